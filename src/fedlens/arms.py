@@ -1,0 +1,192 @@
+"""Arms: the ways one study's images can be learnt from, all through one round loop.
+
+========== ===================================== ============================
+arm        who trains                            steps
+========== ===================================== ============================
+federated  every hospital on its own images      ``federation.rounds`` rounds
+central    one member that holds all images      one round for each pass
+local-X    hospital X alone                      one round for each pass
+========== ===================================== ============================
+
+Every arm passes its images ``training.passes`` times. A "federation" of one member is plain
+training, so resume, history and checkpoints are the same code in every arm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedlens.coordinator.rounds import RoundsResult, run_rounds
+from fedlens.coordinator.settings import CoordinatorSettings
+from fedlens.engines.local import LocalEngine
+from fedlens.hospital.evaluation import predict
+from fedlens.hospital.hospital import Hospital
+from fedlens.hospital.images import HospitalImages
+from fedlens.imaging.preprocess import digest
+from fedlens.models.checkpoint import Contract, load_start, save_checkpoint
+from fedlens.models.fingerprint import fingerprint
+from fedlens.models.network import Network
+from fedlens.models.parameters import buffer_names, norm_names, to_parameters
+from fedlens.models.registry import build_network
+from fedlens.preparation import PreparedStudy
+from fedlens.progress import Progress, silent
+from fedlens.reports.predictions import PREDICTIONS_NAME, Predictions
+from fedlens.run_folder import MODEL_NAME, run_folder
+from fedlens.study import FederationSettings, Study
+
+FEDERATED = "federated"
+CENTRAL = "central"
+LOCAL = "local-"
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One trained arm.
+
+    Attributes:
+        name: ``federated``, ``central`` or ``local-<hospital>``.
+        folder: Holds ``history.jsonl``, ``rounds/``, ``model/``, ``predictions.parquet``.
+        rounds: What the coordinator ended with.
+        predictions: On the test images of all hospitals.
+    """
+
+    name: str
+    folder: Path
+    rounds: RoundsResult
+    predictions: Predictions
+
+
+def arm_folder(study: Study, name: str) -> Path:
+    """Where an arm of the study keeps its files: ``<output>/seed-<seed>/<arm>``."""
+    return run_folder(study) / f"seed-{study.seed}" / name
+
+
+def train_arm(
+    prepared: PreparedStudy, name: str, *, resume: bool = False, progress: Progress = silent
+) -> ArmResult:
+    """Train one arm to its end and write its model and test predictions.
+
+    Args:
+        prepared: The study's images.
+        name: ``federated``, ``central`` or ``local-<hospital>``.
+        resume: Go on from the folder's last round; a finished arm is only read.
+
+    Raises:
+        HistoryError: The folder holds another run, or ``resume`` is not set and it holds this one.
+        NotEnoughHospitalsError: Too few hospitals answered.
+    """
+    study = _arm_study(prepared.study, name)
+    folder = arm_folder(study, name)
+    network = initial_network(study, classes=len(prepared.classes))
+    members = _members(prepared, study, name, folder)
+    settings = CoordinatorSettings.from_study(
+        study,
+        fingerprint=fingerprint(network),
+        classes=prepared.classes,
+        norm_names=norm_names(network),
+        buffer_names=buffer_names(network),
+    )
+    rounds = run_rounds(
+        settings,
+        to_parameters(network),
+        LocalEngine(members),
+        folder,
+        resume=resume,
+        progress=lambda step, done, total: progress(f"{name}: {step}", done, total),
+    )
+    predictions = _predict(prepared, members, rounds, early=study.training.patience > 0)
+    predictions.save(folder / PREDICTIONS_NAME)
+    _save_model(prepared, study, network, rounds, folder / MODEL_NAME)
+    return ArmResult(name, folder, rounds, predictions)
+
+
+def initial_network(study: Study, *, classes: int) -> Network:
+    """The network every arm starts from: seeded by the study, or from ``model.start``."""
+    network = build_network(
+        study.model,
+        classes=classes,
+        channels=study.preprocess.channels,
+        image_size=study.preprocess.size,
+        seed=study.seed,
+    )
+    if study.model.start is not None:
+        load_start(study.model.start, network)
+    return network
+
+
+def _arm_study(study: Study, name: str) -> Study:
+    if name == FEDERATED:
+        return study
+    alone = FederationSettings(
+        rounds=max(1, round(study.training.passes)), minimum_hospitals=1, optimizer_state="keep"
+    )
+    return study.model_copy(update={"federation": alone})
+
+
+def _members(prepared: PreparedStudy, study: Study, name: str, folder: Path) -> list[Hospital]:
+    """Hospitals of the arm, in roster order; ``central`` has one that holds every image."""
+    owners = {FEDERATED: list(prepared.hospitals), CENTRAL: [""]}.get(name, [name.removeprefix(LOCAL)])
+    members = []
+    for owner in owners:
+        splits: dict[str, HospitalImages] = {
+            split: prepared.images(split, owner) for split in ("train", "validation")
+        }
+        member = Hospital(
+            owner or "all",
+            study,
+            initial_network(study, classes=len(prepared.classes)),
+            splits,
+            folder / "hospitals" / (owner or "all"),
+            batch_size=study.federation.batch_size or study.training.batch_size,
+        )
+        members.append(member)
+    return members
+
+
+def _final(rounds: RoundsResult, *, early: bool) -> tuple[dict[str, np.ndarray], int]:
+    """Weights to keep: the best round's where early stopping was asked for, else the last round's."""
+    if early:
+        return rounds.best_parameters, rounds.best_round
+    return rounds.parameters, rounds.rounds
+
+
+def _predict(
+    prepared: PreparedStudy, members: list[Hospital], rounds: RoundsResult, *, early: bool
+) -> Predictions:
+    """Every hospital predicts its own test images, with its personal arrays where it has some."""
+    parameters, number = _final(rounds, early=early)
+    by_name = {member.name: member for member in members}
+    tests = [prepared.images("test", hospital) for hospital in prepared.hospitals]
+    probabilities = [
+        predict(by_name.get(hospital, members[0]).network_with(parameters, number), images)
+        for hospital, images in zip(prepared.hospitals, tests, strict=True)
+    ]
+    records = [record for images in tests for record in images.records]
+    return Predictions(
+        image_ids=np.array([record.image_id for record in records], np.str_),
+        hospitals=np.array([record.hospital for record in records], np.str_),
+        sources=np.array([record.source for record in records], np.str_),
+        groups=np.array([record.cluster or record.group for record in records], np.str_),
+        true=np.concatenate([images.labels for images in tests]),
+        probabilities=np.concatenate(probabilities),
+        classes=prepared.classes,
+    )
+
+
+def _save_model(
+    prepared: PreparedStudy, study: Study, network: Network, rounds: RoundsResult, folder: Path
+) -> None:
+    parameters, number = _final(rounds, early=study.training.patience > 0)
+    contract = Contract(
+        model=study.model,
+        classes=prepared.classes,
+        preprocess=study.preprocess,
+        preprocess_digest=digest(study.preprocess),
+        fingerprint=fingerprint(network),
+        study=study.digest(),
+        round=number,
+    )
+    save_checkpoint(folder, parameters, contract)

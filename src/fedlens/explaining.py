@@ -1,0 +1,203 @@
+"""``fedlens explain``: saliency maps of a trained network for any readable images."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedlens.errors import ManifestError, SettingsError
+from fedlens.explain.figures import explanation_figure, save_figure
+from fedlens.explain.saliency import SaliencyMap, saliency_maps
+from fedlens.imaging import dicom
+from fedlens.imaging.formats import decode, read_bytes, read_mask
+from fedlens.imaging.manifest import ImageRecord, Manifest, load_manifest
+from fedlens.imaging.preprocess import PROFILES, digest, preprocess, to_input
+from fedlens.models.checkpoint import Contract, load_checkpoint, read_contract
+from fedlens.models.network import Network
+from fedlens.progress import Progress, silent
+from fedlens.run_folder import find_model, kept_study
+from fedlens.study import PreprocessSettings
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One image on its way: the original, the network's input, and what the study knows of it."""
+
+    path: Path
+    sha256: str
+    pixels: npt.NDArray[np.uint8]
+    prepared: npt.NDArray[np.uint8]
+    modality: str
+    label: str = ""
+    mask: npt.NDArray[np.bool_] | None = None
+
+
+def explain_images(
+    run: Path,
+    images: Sequence[Path],
+    *,
+    out: Path | None = None,
+    target: str = "",
+    arm: str = "federated",
+    modality: str = "",
+    progress: Progress = silent,
+) -> list[SaliencyMap]:
+    """Grad-CAM maps of a trained network, written as figure, overlay, array and JSON.
+
+    Each image is prepared as the checkpoint's contract says. ``out`` gets ``NAME-figure.png`` (image,
+    overlay, colour bar, likeliest classes), ``NAME.png`` (overlay at the image's own resolution),
+    ``NAME.npy`` (float32, 0..1, at the network's resolution) and ``NAME.json``. For images that the
+    study's manifest holds, the label and the expert's outline are drawn too.
+
+    Args:
+        run: Output folder of a run or comparison, one arm's folder, or a checkpoint folder.
+        images: Image files, DICOM included.
+        out: Where to write; ``run/explanations`` by default.
+        target: Class to explain; each image's predicted class when empty.
+        arm: Whose network to take where ``run`` holds several.
+        modality: Preparation profile; when empty it is looked up by content in the study's manifest,
+            then in the DICOM header, and is ``other`` failing both.
+        progress: Called with step ``explain``.
+
+    Returns:
+        One map for each image, in order.
+
+    Raises:
+        HistoryError: ``run`` holds no such network.
+        CheckpointError: Its files are torn, or prepared images would differ in this version.
+        SettingsError: No images, or an unknown class or modality.
+        UnreadableImageError: An image cannot be decoded.
+    """
+    if not images:
+        raise SettingsError("No images to explain.", fix="Give at least one image file.")
+    if modality and modality not in PROFILES:
+        raise SettingsError(f"No modality {modality!r}.", fix=f"Choose one of {', '.join(PROFILES)}.")
+    folder = find_model(run, arm)
+    contract = read_contract(folder)
+    # Another version's preparation would show the network images unlike those it learnt from.
+    network, _ = load_checkpoint(folder, preprocess_digest=digest(contract.preprocess))
+    number = _class_number(target, contract) if target else None
+    known = _KnownImages(folder)
+    out = out or run / "explanations"
+    names = _distinct_names(images)
+    maps: list[SaliencyMap] = []
+    for first in range(0, len(images), _BATCH):
+        progress("explain", first, len(images))
+        batch = [_load(path, contract.preprocess, modality, known) for path in images[first : first + _BATCH]]
+        for image, saliency in zip(batch, _explain(network, contract, batch, number, folder), strict=True):
+            _write(out, names[len(maps)], image, saliency)
+            maps.append(saliency)
+    progress("explain", len(images), len(images))
+    return maps
+
+
+def _load(path: Path, settings: PreprocessSettings, modality: str, known: _KnownImages) -> _Image:
+    data = read_bytes(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    record = known.record(sha256)
+    pixels = decode(data, str(path)).pixels
+    if not modality and record:
+        modality = record.modality
+    if not modality and dicom.is_dicom(data):
+        modality = dicom.facts(dicom.parse(data, str(path))).modality
+    modality = modality or "other"
+    return _Image(
+        path=path,
+        sha256=sha256,
+        pixels=pixels,
+        prepared=preprocess(pixels, settings, modality),
+        modality=modality,
+        label=known.label(record) if record else "",
+        mask=known.mask(record, pixels.shape[:2]) if record else None,
+    )
+
+
+def _explain(
+    network: Network, contract: Contract, batch: Sequence[_Image], number: int | None, folder: Path
+) -> Iterator[SaliencyMap]:
+    pixels = torch.from_numpy(np.stack([image.prepared for image in batch]))
+    yield from saliency_maps(
+        network,
+        to_input(pixels),
+        classes=contract.classes,
+        files=[str(image.path) for image in batch],
+        targets=None if number is None else torch.full((len(batch),), number),
+        image_sha256s=[image.sha256 for image in batch],
+        reproduce={
+            "checkpoint": str(folder),
+            "weights_sha256": contract.weights_sha256,
+            "preprocess_digest": contract.preprocess_digest,
+            "modalities": ",".join(sorted({image.modality for image in batch})),
+        },
+    )
+
+
+def _write(out: Path, name: str, image: _Image, saliency: SaliencyMap) -> None:
+    figure = explanation_figure(image.pixels, saliency, mask=image.mask, truth=image.label)
+    out.mkdir(parents=True, exist_ok=True)
+    save_figure(out / f"{name}-figure.png", figure)
+    saliency.save(out, name, image.pixels, mask=image.mask)
+
+
+def _class_number(target: str, contract: Contract) -> int:
+    if target not in contract.classes:
+        near = difflib.get_close_matches(target, contract.classes, n=1, cutoff=0.4)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise SettingsError(
+            f"The network has no class {target!r}.",
+            fix=f"{hint}Choose one of {', '.join(contract.classes)}.",
+        )
+    return contract.classes.index(target)
+
+
+def _distinct_names(images: Sequence[Path]) -> list[str]:
+    """A file name for each image; a later one of the same stem gets a number."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for path in images:
+        name, number = path.stem, 2
+        while name in taken:
+            name, number = f"{path.stem}-{number}", number + 1
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+class _KnownImages:
+    """Images of the study that a checkpoint comes from, by content.
+
+    The images themselves may be elsewhere by now; then nothing is known.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        study = kept_study(checkpoint)
+        self._relabel = study.data.relabel if study else {}
+        self._manifest = Manifest(Path(), ())
+        if study is not None:
+            # Explaining needs only the checkpoint: the manifest may have stayed elsewhere.
+            with contextlib.suppress(ManifestError):
+                self._manifest = load_manifest(study.data.folder)
+        self._records = {record.sha256: record for record in self._manifest}
+
+    def record(self, sha256: str) -> ImageRecord | None:
+        return self._records.get(sha256)
+
+    def label(self, record: ImageRecord) -> str:
+        return self._relabel.get(record.label, record.label)
+
+    def mask(self, record: ImageRecord, size: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
+        path = self._manifest.mask_path(record)
+        if path is None or not path.is_file():
+            return None
+        mask = read_mask(path)
+        return mask if mask.shape == size else None

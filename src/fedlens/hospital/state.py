@@ -1,0 +1,81 @@
+"""What a hospital keeps at home between rounds: optimiser moments and personal arrays.
+
+The state after round ``r`` is on disk before the update of round ``r`` is sent, and the state of
+the round before is kept beside it. Whenever either side dies, round ``r`` can be repeated from
+state ``r - 1`` and gives the same update.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedlens.errors import HistoryError
+from fedlens.files import whole_file
+
+_OPTIMIZER = "optimizer."
+_PERSONAL = "personal."
+
+
+def save_state(
+    folder: Path, round_number: int, optimizer: torch.optim.Optimizer | None, personal: dict[str, Tensor]
+) -> None:
+    """Write the state after a round; older states than the one before it are removed."""
+    arrays = {_PERSONAL + name: array for name, array in personal.items()}
+    if optimizer is not None:
+        for index, moments in optimizer.state_dict()["state"].items():
+            arrays |= {f"{_OPTIMIZER}{index}.{name}": value for name, value in moments.items()}
+    with whole_file(_path(folder, round_number)) as part:
+        save_file({name: array.detach().cpu().contiguous() for name, array in arrays.items()}, part)
+    for path in folder.glob("state-*.safetensors"):
+        if int(path.stem.removeprefix("state-")) < round_number - 1:
+            path.unlink()
+
+
+def load_state(
+    folder: Path, round_number: int, optimizer: torch.optim.Optimizer | None
+) -> dict[str, Tensor]:
+    """Put the moments after a round back into ``optimizer``; returns the personal arrays.
+
+    A hospital that sat out the round before has an older state, which is used then; without any,
+    the optimiser stays fresh.
+
+    Raises:
+        HistoryError: The state file is torn.
+    """
+    numbers = sorted(
+        int(path.stem.removeprefix("state-")) for path in folder.glob("state-*.safetensors")
+    )
+    usable = [number for number in numbers if number <= round_number]
+    if not usable:
+        return {}
+    path = _path(folder, usable[-1])
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise HistoryError(
+            f"Cannot read the hospital state {path}: {error}.", fix="Remove the run folder and start again."
+        ) from error
+    if optimizer is not None:
+        _restore(optimizer, arrays)
+    return {
+        name.removeprefix(_PERSONAL): array for name, array in arrays.items() if name.startswith(_PERSONAL)
+    }
+
+
+def _restore(optimizer: torch.optim.Optimizer, arrays: dict[str, Tensor]) -> None:
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, array in arrays.items():
+        if name.startswith(_OPTIMIZER):
+            index, key = name.removeprefix(_OPTIMIZER).split(".", 1)
+            moments.setdefault(int(index), {})[key] = array
+    if moments:
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+
+
+def _path(folder: Path, round_number: int) -> Path:
+    return folder / f"state-{round_number:05d}.safetensors"

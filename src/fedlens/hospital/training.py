@@ -1,0 +1,166 @@
+"""Local training: step 3 of EFDL section 3.1, with the settings of section 5."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedlens.errors import BadUpdateError
+from fedlens.hospital.device import autocast
+from fedlens.hospital.images import HospitalImages, Rows, batches
+from fedlens.imaging.augment import augment
+from fedlens.imaging.preprocess import to_input
+from fedlens.models.network import Network
+from fedlens.study import AugmentSettings, TrainingSettings
+
+
+@dataclass(frozen=True)
+class LocalPlan:
+    """One stretch of local training.
+
+    Attributes:
+        start: Passes over the images done before.
+        end: Passes done after.
+        batch_size: Images a step.
+        learning_rate_start: At the first step.
+        learning_rate_end: After the last step; linear between.
+        seed: Of order, augmentation and dropout.
+        proximal_mu: FedProx pull towards the weights at the start (Li et al. 2020, eq. 2).
+    """
+
+    start: float
+    end: float
+    batch_size: int
+    learning_rate_start: float
+    learning_rate_end: float
+    seed: int
+    proximal_mu: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingTotals:
+    """Sums over the images passed: cross entropy, right ones, their number; and wall seconds."""
+
+    loss_sum: float
+    correct: int
+    seen: int
+    seconds: float
+
+
+def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Adam, or AdamW where weight decay is asked for; biases and norms are never decayed."""
+    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
+    plain = [weight for weight in network.parameters() if weight.ndim <= 1]
+    return torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": settings.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        fused=next(network.parameters()).device.type != "mps",
+    )
+
+
+def class_weights(labels: Rows, classes: int, settings: TrainingSettings) -> Tensor | None:
+    """Inverse class frequency with mean 1 over the images; absent classes weigh 1."""
+    if settings.class_weights == "none":
+        return None
+    counts = np.bincount(labels, minlength=classes)
+    weights = np.where(counts > 0, len(labels) / (np.maximum(counts, 1) * (counts > 0).sum()), 1.0)
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def _augmented(
+    images: HospitalImages, settings: AugmentSettings, plan: LocalPlan, *, balanced: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented batches (float32 NCHW, int64), each made while the one before is trained on."""
+    rng = np.random.default_rng((plan.seed, 1, round(plan.start * len(images))))
+
+    def make(indices: Rows) -> tuple[Tensor, Tensor]:
+        pixels = augment(
+            images.take(indices), settings, rng, free_rotation=images.free_rotation[indices]
+        )
+        return to_input(torch.from_numpy(pixels)), torch.from_numpy(images.labels[indices])
+
+    order = batches(
+        images.labels,
+        start=plan.start,
+        end=plan.end,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        balanced=balanced,
+    )
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        waiting = worker.submit(make, next(order))
+        for indices in order:
+            ready = waiting.result()
+            waiting = worker.submit(make, indices)
+            yield ready
+        yield waiting.result()
+
+
+def train(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    images: HospitalImages,
+    settings: TrainingSettings,
+    augmentation: AugmentSettings,
+    plan: LocalPlan,
+) -> TrainingTotals:
+    """Train ``network`` in place over the plan's passes; the global random state is left as it was.
+
+    Raises:
+        BadUpdateError: The loss is no longer finite.
+    """
+    began = time.perf_counter()
+    device = next(network.parameters()).device
+    weights = class_weights(images.labels, network.classes, settings)
+    criterion = nn.CrossEntropyLoss(
+        weight=None if weights is None else weights.to(device), label_smoothing=settings.label_smoothing
+    )
+    anchor = [weight.detach().clone() for weight in network.parameters()] if plan.proximal_mu else []
+    steps = max(1, round((round(plan.end * len(images)) - round(plan.start * len(images))) / plan.batch_size))
+    loss_sum = torch.zeros((), device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    seen = 0
+    network.train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.default_rng((plan.seed, 2)).integers(2**62)))
+        stream = _augmented(images, augmentation, plan, balanced=settings.sampling == "balanced")
+        for step, (inputs, labels) in enumerate(stream):
+            fraction = step / steps
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate_start + fraction * (
+                    plan.learning_rate_end - plan.learning_rate_start
+                )
+            inputs, labels = inputs.to(device), labels.to(device)
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(settings, network.name, device):
+                logits = network(inputs).float()
+            loss = criterion(logits, labels)
+            (loss + _proximal(network, anchor, plan.proximal_mu)).backward()
+            optimizer.step()
+            loss_sum += loss.detach() * len(labels)
+            correct += (logits.detach().argmax(1) == labels).sum()
+            seen += len(labels)
+    if not torch.isfinite(loss_sum):
+        raise BadUpdateError(
+            f"The training loss is no longer finite after {seen} images.",
+            fix="Lower training.learning_rate, or set training.warmup.",
+        )
+    return TrainingTotals(
+        float(loss_sum), int(correct), seen, time.perf_counter() - began
+    )
+
+
+def _proximal(network: nn.Module, anchor: list[Tensor], mu: float) -> Tensor | float:
+    if not anchor:
+        return 0.0
+    squares = [(weight - start).square().sum() for weight, start in zip(network.parameters(), anchor, strict=True)]
+    return 0.5 * mu * torch.stack(squares).sum()

@@ -1,0 +1,79 @@
+"""The audit report as plain text."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from fedlens.imaging.audit import AuditReport
+
+_WIDTH = 100
+_CUES_SHOWN = 8
+
+
+def render(report: AuditReport) -> str:
+    """The report as text of 100 columns, without colours."""
+    out = io.StringIO()
+    console = Console(file=out, width=_WIDTH, color_system=None, force_terminal=False, highlight=False)
+    console.print(_summary(report))
+    for column, table in report.balance.items():
+        if table:
+            console.print(_balance(column, table))
+    if report.cues:
+        console.print(_cues(report))
+    for finding in report.findings:
+        console.print()
+        console.print(f"{finding.severity.upper()}  {escape(finding.title)}", markup=True)
+        console.print(escape(finding.detail), soft_wrap=False)
+        for image in finding.images:
+            console.print(f"  {escape(image)}", soft_wrap=True)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _summary(report: AuditReport) -> Table:
+    counts = {name: 0 for name in ("error", "warning", "note")}
+    for finding in report.findings:
+        counts[finding.severity] += 1
+    table = Table(box=None, show_header=False)
+    for name, value in (
+        ("images", f"{report.images}"),
+        ("patients or lone images", f"{report.groups}"),
+        ("clusters", f"{report.clusters}, the largest of {report.largest_cluster} images"),
+        ("copies", f"{report.copies} beyond the first, in {report.copy_groups} groups"),
+        ("findings", ", ".join(f"{count} {name}s" for name, count in counts.items())),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _balance(column: str, counts: dict[str, dict[str, int]]) -> Table:
+    labels = sorted({label for row in counts.values() for label in row})
+    table = Table(title=f"\nImages by {column} and label", box=box.SIMPLE, title_justify="left")
+    table.add_column(column, overflow="fold")
+    for label in labels:
+        table.add_column(escape(label), justify="right", overflow="fold")
+    table.add_column("all", justify="right")
+    for value, row in counts.items():
+        cells = [str(row.get(label, 0)) for label in labels]
+        table.add_row(escape(value), *cells, str(sum(row.values())))
+    return table
+
+
+def _cues(report: AuditReport) -> Table:
+    table = Table(title="\nClasses told apart by source cues", box=box.SIMPLE, title_justify="left")
+    for name in ("modality", "class", "cue"):
+        table.add_column(name, overflow="fold")
+    for name in ("AUROC", "median", "median of the rest"):
+        table.add_column(name, justify="right")
+    for score in report.cues[:_CUES_SHOWN]:
+        medians = ["" if value is None else f"{value:.4g}" for value in (score.median, score.median_rest)]
+        table.add_row(
+            escape(score.modality), escape(score.label), escape(score.cue), f"{score.auroc:.3f}", *medians
+        )
+    return table

@@ -1,0 +1,222 @@
+"""DICOM: pixels as a radiologist's screen shows them, and the few facts a study may keep.
+
+Patient and institution are kept only as digests, so that no identifier enters a manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.multival import MultiValue
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_voi_lut
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    JPEG2000,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+)
+
+from fedlens.errors import UnreadableImageError
+
+_MODALITIES = {"MR": "mri", "CR": "xray", "DX": "xray", "CT": "ct"}
+_SEXES = {"M": "male", "F": "female"}
+_DAYS = {"Y": 365.25, "M": 30.4375, "W": 7.0, "D": 1.0}
+_PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_PILLOW = (JPEGBaseline8Bit, JPEG2000, JPEG2000Lossless)
+_BEYOND = 1e9
+_DAMAGE = (
+    InvalidDicomError,
+    BytesLengthException,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DicomFacts:
+    """What a DICOM header says about an image; empty or None where it does not.
+
+    Attributes:
+        patient: Digest of the patient id, or of the study where there is no patient id.
+        modality: ``mri``, ``xray``, ``ct`` or ``other``.
+        site: Digest of the institution's name.
+        age: Years.
+        sex: ``male``, ``female`` or empty.
+    """
+
+    patient: str
+    modality: str
+    site: str
+    age: float | None
+    sex: str
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether a file starts like DICOM, with the usual preamble or with a bare data set."""
+    bare = data[:2] in (b"\x08\x00", b"\x02\x00") and data[3:4] == b"\x00"
+    return data[128:132] == b"DICM" or bare
+
+
+def parse(data: bytes, name: str) -> Dataset:
+    """Parse a file's bytes; the pixels stay encoded.
+
+    Raises:
+        UnreadableImageError: Not DICOM, damaged, or without pixel data.
+    """
+    try:
+        dataset = dcmread(io.BytesIO(data), force=True)
+        if not any(tag in dataset for tag in _PIXEL_TAGS):
+            kind = getattr(dataset.get("SOPClassUID"), "name", "")
+            raise UnreadableImageError(name, f"DICOM without pixel data{f' ({kind})' if kind else ''}")
+        _name_encoding(dataset)
+    except _DAMAGE as error:
+        raise UnreadableImageError(name, f"damaged DICOM: {_first_line(error)}") from error
+    return dataset
+
+
+def frame_count(dataset: Dataset) -> int:
+    """Frames in the file; 1 for ordinary images."""
+    frames = _text(dataset, "NumberOfFrames")
+    return max(1, int(frames)) if frames.isdecimal() else 1
+
+
+def pixels(dataset: Dataset, frame: int, name: str) -> npt.NDArray[np.uint8]:
+    """Decode one frame for viewing (DICOM PS3.3 C.11: modality LUT, VOI LUT, presentation).
+
+    Without a window the values are stretched from minimum to maximum, padding left out.
+
+    Returns:
+        uint8, (H, W) grey with bone and fat bright, or (H, W, 3) RGB.
+
+    Raises:
+        UnreadableImageError: Truncated, damaged, or an encoding that no decoder here knows.
+    """
+    try:
+        values = pixel_array(dataset, index=frame, decoding_plugin=decoder(dataset))
+        colours = str(dataset.PhotometricInterpretation)
+        if colours == "PALETTE COLOR":
+            return _wide_to_eight(apply_color_lut(values, dataset))
+        if values.ndim == 3:
+            return _wide_to_eight(values)
+        shown = _windowed(values, dataset)
+    except _DAMAGE as error:
+        raise UnreadableImageError(name, f"damaged DICOM: {_first_line(error)}") from error
+    return 255 - shown if colours == "MONOCHROME1" else shown
+
+
+def facts(dataset: Dataset) -> DicomFacts:
+    """What the header says about patient, machine and place, identifiers digested."""
+    patient, study = _text(dataset, "PatientID"), _text(dataset, "StudyInstanceUID")
+    site = _text(dataset, "InstitutionName")
+    return DicomFacts(
+        patient=_digest(f"patient {patient}" if patient else f"study {study}") if patient or study else "",
+        modality=_MODALITIES.get(_text(dataset, "Modality"), "other"),
+        site=_digest(f"site {site}") if site else "",
+        age=_age(_text(dataset, "PatientAge")),
+        sex=_SEXES.get(_text(dataset, "PatientSex"), ""),
+    )
+
+
+def decoder(dataset: Dataset) -> str:
+    """Which decoder reads the pixels: ``pillow``, ``gdcm``, or empty for pydicom itself.
+
+    GDCM ends the whole process on some damaged files, so it is left what no other decoder knows.
+    """
+    encoding = dataset.file_meta.TransferSyntaxUID
+    if encoding in _PILLOW:
+        return "pillow"
+    known = encoding.is_compressed and "gdcm" in get_decoder(encoding).available_plugins
+    return "gdcm" if known else ""
+
+
+def stretch(values: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Map ``low``..``high`` to 0..255, clipped; all zero where the range is empty."""
+    if high <= low:
+        return np.zeros(values.shape, np.uint8)
+    return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255), np.uint8)
+
+
+def _windowed(values: npt.NDArray[np.generic], dataset: Dataset) -> npt.NDArray[np.uint8]:
+    numbers = np.asarray(apply_rescale(values, dataset), np.float64)
+    if dataset.get("VOILUTSequence"):
+        table_bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+        return stretch(np.asarray(apply_voi_lut(numbers, dataset), np.float64), 0, 2**table_bits - 1)
+    if _has_window(dataset):
+        shown = np.asarray(apply_voi_lut(numbers, dataset), np.float64)
+        # Values far outside the window come out as the ends of the windowed range.
+        low, high = apply_voi_lut(np.array([-_BEYOND, _BEYOND]), dataset)
+        return stretch(shown, float(low), float(high))
+    inside = numbers
+    if "PixelPaddingValue" in dataset:
+        inside = numbers[values != dataset.PixelPaddingValue]
+    return (
+        stretch(numbers, float(inside.min()), float(inside.max())) if inside.size else stretch(numbers, 0, 0)
+    )
+
+
+def _has_window(dataset: Dataset) -> bool:
+    centre, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    first = width[0] if isinstance(width, MultiValue) and width else width
+    exact = str(dataset.get("VOILUTFunction") or "LINEAR") != "LINEAR"
+    return centre is not None and first is not None and float(first) > (0 if exact else 1)
+
+
+def _wide_to_eight(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return np.array(values, np.uint8)
+    top = max(255, 2 ** int(values.max()).bit_length() - 1)
+    return stretch(values.astype(np.float64), 0, top)
+
+
+def _name_encoding(dataset: Dataset) -> None:
+    """Bare data sets leave out the transfer syntax that the pixel decoders ask for."""
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = FileMetaDataset()
+    if "TransferSyntaxUID" in dataset.file_meta:
+        return
+    implicit, little = dataset.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+
+
+def _text(dataset: Dataset, tag: str) -> str:
+    """A header value, or empty where it is missing or garbled: the pixels may still be good."""
+    try:
+        return str(dataset.get(tag) or "").strip()
+    except _DAMAGE:
+        return ""
+
+
+def _age(text: str) -> float | None:
+    number, unit = text[:-1], text[-1:]
+    if not number.isdecimal() or unit not in _DAYS:
+        return None
+    return float(number) if unit == "Y" else round(int(number) * _DAYS[unit] / _DAYS["Y"], 3)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,150 @@
+"""Opening one found image: digest, size, decode check, store; its manifest rows or the reason why not."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from fedlens.errors import UnreadableImageError
+from fedlens.imaging import dicom
+from fedlens.imaging.formats import DecodedImage, decode, decode_mask, read_bytes
+from fedlens.imaging.import_report import ImportProblem
+from fedlens.imaging.layouts import FoundImage
+from fedlens.imaging.manifest import ImageRecord
+from fedlens.imaging.store import Store
+from fedlens.imaging.trial import DecoderTrial
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What came of one found image.
+
+    Attributes:
+        records: Its manifest rows: none if skipped, several for a multi-frame DICOM file.
+        problems: Why it was skipped, or what was done to it.
+        origin: The original file.
+    """
+
+    records: tuple[ImageRecord, ...]
+    problems: tuple[ImportProblem, ...]
+    origin: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Inspector:
+    """Inspects the images of one source; safe to call from several threads.
+
+    Attributes:
+        source: Name of the source.
+        modality: Of images that say nothing else; empty where only the file can tell.
+        store: Where pixels that are no files of their own are kept, and copies.
+        trial: Where decoders that may crash are tried first.
+        copy: Keep a copy of every file in the store, instead of a reference to the original.
+    """
+
+    source: str
+    modality: str
+    store: Store
+    trial: DecoderTrial
+    copy: bool
+
+    def inspect(self, found: FoundImage) -> Inspected:
+        """Read an image's file once and make its rows.
+
+        Raises:
+            OSError: The store's disk is full or failing.
+        """
+        try:
+            return self._rows(found)
+        except UnreadableImageError as error:
+            return Inspected((), (ImportProblem(str(found.path), error.reason),), found.path)
+
+    def _rows(self, found: FoundImage) -> Inspected:
+        data = read_bytes(found.path) if found.pixels is None else _as_png(found)
+        facts, frames = self._decode_all(data, found)
+        problems = [
+            ImportProblem(str(found.path), note, "handled") for decoded in frames for note in decoded.notes
+        ]
+        file = str(found.path)
+        if found.pixels is not None:
+            file = self.store.add(data, ".png")
+        elif self.copy:
+            file = self.store.add(data, found.path.suffix)
+        mask = self._mask(found, frames, problems)
+        patient = found.patient or (facts.patient if facts else "")
+        name = f"{self.source}/{found.name}"
+        records = tuple(
+            ImageRecord(
+                image_id=f"{name}{mark}",
+                file=f"{file}{mark}",
+                label=found.label,
+                group=f"{self.source}:{patient}" if patient else name,
+                modality=found.modality or (facts.modality if facts else self.modality or "other"),
+                source=self.source,
+                sha256=hashlib.sha256(data).hexdigest(),
+                width=decoded.pixels.shape[1],
+                height=decoded.pixels.shape[0],
+                mask=mask,
+                age=facts.age if found.age is None and facts else found.age,
+                sex=found.sex or (facts.sex if facts else ""),
+                site=found.site or (facts.site if facts else ""),
+                subtype=found.subtype,
+            )
+            for mark, decoded in zip(_marks(len(frames)), frames, strict=True)
+        )
+        return Inspected(records, tuple(problems), found.path)
+
+    def _decode_all(
+        self, data: bytes, found: FoundImage
+    ) -> tuple[dicom.DicomFacts | None, list[DecodedImage]]:
+        """Header facts for DICOM, and every frame of the file."""
+        if found.pixels is not None:
+            return None, [DecodedImage(found.pixels)]
+        name = str(found.path)
+        if not dicom.is_dicom(data):
+            return None, [decode(data, name)]
+        dataset = dicom.parse(data, name)
+        if dicom.decoder(dataset) == "gdcm":
+            self.trial.check(data, name)
+        count = dicom.frame_count(dataset)
+        frames = [DecodedImage(dicom.pixels(dataset, frame, name)) for frame in range(count)]
+        return dicom.facts(dataset), frames
+
+    def _mask(self, found: FoundImage, frames: list[DecodedImage], problems: list[ImportProblem]) -> str:
+        """Where the outline is, or empty; a mask that does not fit is named in ``problems``."""
+        if found.mask is None:
+            return ""
+        try:
+            data = read_bytes(found.mask)
+            drawn = decode_mask(data, str(found.mask))
+        except UnreadableImageError as error:
+            return self._no_mask(found.mask, error.reason, problems)
+        size = frames[0].pixels.shape[:2]
+        if len(frames) > 1:
+            return self._no_mask(found.mask, "outline of a file with several frames", problems)
+        if drawn.shape != size:
+            sizes = "{1}x{0} outline of an image of {3}x{2}".format(*drawn.shape, *size)
+            return self._no_mask(found.mask, sizes, problems)
+        if not drawn.any():
+            return self._no_mask(found.mask, "empty outline", problems)
+        return self.store.add(data, found.mask.suffix) if self.copy else str(found.mask)
+
+    @staticmethod
+    def _no_mask(mask: Path, reason: str, problems: list[ImportProblem]) -> str:
+        problems.append(ImportProblem(str(mask), f"{reason}; image imported without it", "handled"))
+        return ""
+
+
+def _marks(frames: int) -> list[str]:
+    return [""] if frames == 1 else [f"#{frame}" for frame in range(frames)]
+
+
+def _as_png(found: FoundImage) -> bytes:
+    stream = io.BytesIO()
+    assert found.pixels is not None
+    Image.fromarray(found.pixels).save(stream, "PNG")
+    return stream.getvalue()

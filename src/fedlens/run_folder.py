@@ -1,0 +1,84 @@
+"""Finding one's way in a run folder.
+
+::
+
+    runs/NAME/
+      study.json                  the settings as they were run, paths made absolute
+      seed-0/federated/model/     weights.safetensors, contract.json
+      seed-0/federated/           history.jsonl, rounds/, predictions.parquet
+      explanations/               saliency maps drawn afterwards
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fedlens.errors import HistoryError, SettingsError
+from fedlens.files import write_text
+from fedlens.models.checkpoint import CONTRACT_NAME
+from fedlens.study import Study
+
+STUDY_NAME = "study.json"
+MODEL_NAME = "model"
+
+
+def run_folder(study: Study) -> Path:
+    """The study's output folder.
+
+    Raises:
+        SettingsError: The study was not read from a file and names none.
+    """
+    if study.output is None:
+        raise SettingsError(
+            f"Study {study.name} has no output folder.", fix="Set output, or read the study with load_study."
+        )
+    return study.output
+
+
+def keep_study(study: Study, folder: Path) -> Path:
+    """Write the settings that a run folder was made with; returns the file."""
+    path = folder / STUDY_NAME
+    write_text(path, study.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def kept_study(folder: Path) -> Study | None:
+    """The settings of the run that ``folder`` is, or is part of; None where nothing was kept.
+
+    Raises:
+        HistoryError: The kept file is damaged or of another version.
+    """
+    for place in (folder, *folder.resolve().parents[:4]):
+        path = place / STUDY_NAME
+        if path.is_file():
+            try:
+                return Study.model_validate_json(path.read_bytes())
+            except ValidationError as error:
+                raise HistoryError(
+                    f"Cannot read {path}: {error.errors()[0]['msg']}.",
+                    fix="Use the version of FedLens that wrote it, or run the study again.",
+                ) from error
+    return None
+
+
+def find_model(run: Path, arm: str) -> Path:
+    """The checkpoint folder that is meant by a run, arm or checkpoint folder.
+
+    With several seeds it is the first one's.
+
+    Raises:
+        HistoryError: There is none; names the arms that have one.
+    """
+    seeds = sorted(run.glob("seed-*"))
+    places = [run, run / MODEL_NAME, *(seed / arm / MODEL_NAME for seed in (run, *seeds))]
+    for place in places:
+        if (place / CONTRACT_NAME).is_file():
+            return place
+    arms = sorted({path.parent.parent.name for path in run.glob(f"**/{MODEL_NAME}/{CONTRACT_NAME}")})
+    raise HistoryError(
+        f"No trained network of arm {arm!r} in {run}.",
+        why=f"It has {', '.join(arms)}." if arms else "It has none at all.",
+        fix="Choose one with --arm." if arms else "Give the output folder of a finished run.",
+    )

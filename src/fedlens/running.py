@@ -1,0 +1,62 @@
+"""``fedlens run``: one federated training from a study file to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedlens.arms import FEDERATED, arm_folder, train_arm
+from fedlens.coordinator.history import HISTORY_NAME
+from fedlens.errors import HistoryError
+from fedlens.metrics import confusion_matrix, summarise
+from fedlens.preparation import prepare
+from fedlens.progress import Progress, silent
+from fedlens.reporting import write_report
+from fedlens.run_folder import keep_study, run_folder
+from fedlens.study import Study
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished federated run.
+
+    Attributes:
+        folder: The run folder (see :mod:`fedlens.run_folder`).
+        metrics: Figures on the test images of all hospitals, 0..1.
+        report: The stand-alone page.
+    """
+
+    folder: Path
+    metrics: Mapping[str, float]
+    report: Path
+
+
+def run(study: Study, *, resume: bool = False, progress: Progress = silent) -> RunResult:
+    """Train one classifier across the study's hospitals and report on it.
+
+    Args:
+        study: Read by ``load_study``.
+        resume: Go on after an interruption; the final weights are those of an uninterrupted run.
+        progress: Called with the step, and how far it is.
+
+    Raises:
+        HistoryError: The run folder holds a run already and ``resume`` is not set, or it is of
+            other settings.
+        DataError: The images cannot be used as asked.
+        NotEnoughHospitalsError: Too few hospitals answered.
+    """
+    folder = run_folder(study)
+    history = arm_folder(study, FEDERATED) / HISTORY_NAME
+    if history.exists() and not resume:
+        raise HistoryError(
+            f"{history.parent} holds a run already.",
+            fix="Go on with it: --resume. Or choose another output in the study file.",
+        )
+    prepared = prepare(study, progress=progress)
+    keep_study(study, folder)
+    result = train_arm(prepared, FEDERATED, resume=resume, progress=progress)
+    predictions = result.predictions
+    confusion = confusion_matrix(predictions.true, predictions.predicted, len(predictions.classes))
+    report = write_report(folder, prepared=prepared, progress=progress)
+    return RunResult(folder, summarise(confusion), report)

@@ -1,0 +1,95 @@
+"""Where a run stands, read from its history alone, while it runs or afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedlens.coordinator.history import HISTORY_NAME, Event, read_history
+from fedlens.errors import HistoryError
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One federated run's progress.
+
+    Attributes:
+        folder: Where its ``history.jsonl`` lies.
+        state: ``running`` (or interrupted: the file cannot tell), ``finished`` or ``failed``.
+        reason: Why it ended; empty while it has not.
+        strategy: How updates are put together.
+        rounds: Rounds planned.
+        hospitals: The roster.
+        events: One for each finished round, as in the history.
+    """
+
+    folder: Path
+    state: str
+    reason: str
+    strategy: str
+    rounds: int
+    hospitals: tuple[str, ...]
+    events: tuple[Event, ...]
+
+    @property
+    def last(self) -> Event | None:
+        """The last finished round."""
+        return self.events[-1] if self.events else None
+
+    @property
+    def evaluated(self) -> Event | None:
+        """The last round whose model was measured."""
+        return next((event for event in reversed(self.events) if "evaluation" in event), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "folder": str(self.folder),
+            "state": self.state,
+            "reason": self.reason,
+            "strategy": self.strategy,
+            "rounds": self.rounds,
+            "rounds_done": len(self.events),
+            "hospitals": list(self.hospitals),
+            "history": list(self.events),
+        }
+
+
+def run_status(run: Path) -> list[RunStatus]:
+    """The status of every federated run in a run folder, in order of their paths.
+
+    Args:
+        run: A run or comparison folder, or one run's own folder.
+
+    Raises:
+        HistoryError: There is no history in it, or one that cannot be read.
+    """
+    found = [_status(folder) for folder in _folders(run)]
+    if not found:
+        raise HistoryError(
+            f"No {HISTORY_NAME} in {run} or below.",
+            fix="Give the output folder of fedlens run or fedlens compare.",
+        )
+    return found
+
+
+def _folders(run: Path) -> Iterator[Path]:
+    return (path.parent for path in sorted(run.rglob(HISTORY_NAME)))
+
+
+def _status(folder: Path) -> RunStatus:
+    events = read_history(folder)
+    start = next((event for event in events if event["event"] == "start"), {})
+    last = events[-1] if events else {}
+    state = {"end": "finished", "failed": "failed"}.get(last.get("event", ""), "running")
+    return RunStatus(
+        folder=folder,
+        state=state,
+        reason=str(last.get("reason", "")),
+        strategy=str(start.get("strategy", "")),
+        rounds=int(start.get("rounds", 0)),
+        hospitals=tuple(start.get("hospitals", ())),
+        events=tuple(event for event in events if event["event"] == "round"),
+    )

@@ -1,0 +1,296 @@
+"""The study file: TOML in, frozen and validated settings out.
+
+Every key has a default except ``data.folder``; an unknown key is refused with the nearest name.
+The defaults are the paper's (sections 3.2 and 5): 224 px, batch 32, Adam 0.001, cross entropy,
+50 image passes, four hospitals with the paper's shares.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedlens.errors import SettingsError
+
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+PAPER_SHARES = (5000, 6000, 6500, 5401)
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and no key is silently ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Settings):
+    """Which images, and how they are split.
+
+    Attributes:
+        folder: Study folder made by ``fedlens data import``; relative to the study file.
+        relabel: New label for an old one, e.g. ``glioma = "tumor"``.
+        classes: Label order of the network's outputs; all labels, sorted, when empty.
+        validation: Fraction of groups kept for choosing settings.
+        test: Fraction of groups kept for the final figures.
+        split_seed: Seed of the split; not the training seed, so several seeds share one split.
+        limit: Use at most this many images, drawn by group and stratified; 0 for all.
+    """
+
+    folder: Path
+    relabel: dict[str, str] = {}
+    classes: tuple[str, ...] = ()
+    validation: Unit = 0.1
+    test: Unit = 0.2
+    split_seed: int = 0
+    limit: int = Field(default=0, ge=0)
+
+
+class HospitalSettings(Settings):
+    """How images are shared out over hospitals.
+
+    Attributes:
+        by: ``paper`` (the paper's unequal counts, scaled), ``equal``, ``modality``, ``dirichlet``
+            (label skew), ``site`` (the manifest's site column) or ``manifest`` (its hospital column).
+        names: Hospital names; A, B, C, D by default. With ``site`` and ``manifest`` names come
+            from the data.
+        shares: Relative sizes for ``paper``.
+        alpha: Dirichlet concentration; smaller is more skewed.
+        seed: Seed of the sharing.
+    """
+
+    by: Literal["paper", "equal", "modality", "dirichlet", "site", "manifest"] = "paper"
+    names: tuple[str, ...] = ("A", "B", "C", "D")
+    shares: tuple[float, ...] = PAPER_SHARES
+    alpha: float = Field(default=0.3, gt=0)
+    seed: int = 0
+
+
+class PreprocessSettings(Settings):
+    """Deterministic preparation of one image (paper, section 3.2).
+
+    Attributes:
+        size: Side of the square network input, pixels.
+        channels: 3, or 1 for grey-only studies.
+        denoise: ``median`` (3x3), ``bilateral``, ``nlm`` (non-local means) or ``none``.
+        contrast: ``clahe`` or ``none``.
+        normalise: ``percentile`` stretches the 0.5..99.5 percentile to 0..255; ``none`` keeps values.
+        profile: ``auto`` takes each image's own modality's profile; or one modality for all.
+    """
+
+    size: int = Field(default=224, ge=16, le=2048)
+    channels: Literal[1, 3] = 3
+    denoise: Literal["median", "bilateral", "nlm", "none"] = "median"
+    contrast: Literal["clahe", "none"] = "clahe"
+    normalise: Literal["percentile", "none"] = "percentile"
+    profile: Literal["auto", "xray", "mri", "dermoscopy", "ct", "other"] = "auto"
+
+
+class AugmentSettings(Settings):
+    """Training-only augmentation (paper, section 3.2), composed into one warp per image.
+
+    Attributes:
+        flip: Probability of a horizontal flip.
+        rotation: Largest angle either way, degrees.
+        free_rotation: Dermoscopy images have no upright: rotate them by any angle.
+        zoom: Largest relative magnification or reduction.
+        brightness: Largest relative change of gain and, of full scale, of offset.
+        crop: Largest side fraction cut off at random.
+    """
+
+    flip: Unit = 0.5
+    rotation: float = Field(default=15.0, ge=0, le=180)
+    free_rotation: bool = True
+    zoom: Unit = 0.12
+    brightness: Unit = 0.15
+    crop: Unit = 0.1
+
+
+class ModelSettings(Settings):
+    """Which network.
+
+    Attributes:
+        name: ``efdl-cnn`` (the paper's), ``densenet121``, ``resnet18``, ``efficientnet-b0``, ``vit``.
+        start: Starting weights: a checkpoint folder or safetensors file; relative to the study file.
+        dropout: Before the last layer of ``efdl-cnn``.
+    """
+
+    name: str = "efdl-cnn"
+    start: Path | None = None
+    dropout: Unit = 0.3
+
+
+class TrainingSettings(Settings):
+    """How a network learns, in every arm alike (paper, section 5).
+
+    Attributes:
+        passes: Passes over the training images in the whole study ("epochs" in the paper).
+        batch_size: Images a step, centralised and local-only.
+        learning_rate: Peak learning rate.
+        schedule: Learning rate over the study: ``constant`` or ``cosine`` to zero.
+        warmup: Fraction of the study in which the rate rises linearly.
+        weight_decay: Decoupled weight decay (AdamW).
+        label_smoothing: Of the cross entropy.
+        class_weights: ``none``, or ``balanced`` by inverse class frequency.
+        sampling: ``shuffle``, or ``balanced`` draws classes evenly.
+        patience: Stop after this many evaluations without a better validation loss; 0 for never.
+        precision: ``auto`` measures nothing and follows the network's known best; or force one.
+        device: ``auto`` takes CUDA, then MPS, then CPU.
+    """
+
+    passes: float = Field(default=50.0, gt=0)
+    batch_size: int = Field(default=32, ge=2)
+    learning_rate: float = Field(default=0.001, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: Unit = 0.0
+    weight_decay: float = Field(default=0.0, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = "none"
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    patience: int = Field(default=0, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+class FederationSettings(Settings):
+    """How hospitals learn together.
+
+    Attributes:
+        rounds: Rounds; each hospital passes its images ``training.passes / rounds`` times a round.
+        strategy: ``fedavg``, ``fedprox``, ``fedbn``, ``fedavgm`` or ``fedadam``.
+        batch_size: Local images a step; 0 takes ``training.batch_size``.
+        learning_rate: Local peak rate; 0 takes ``training.learning_rate``.
+        optimizer_state: ``keep`` it at home between rounds, or ``reset`` it every round.
+        proximal_mu: FedProx strength.
+        server_learning_rate: FedAvgM and FedAdam step size.
+        server_momentum: FedAvgM momentum; FedAdam beta 1.
+        participation: Fraction of hospitals drawn for each round.
+        minimum_hospitals: Fewer than this many updates end the study.
+        evaluate_every: Rounds between evaluations on validation images; the last is always evaluated.
+    """
+
+    rounds: int = Field(default=50, ge=1)
+    strategy: Literal["fedavg", "fedprox", "fedbn", "fedavgm", "fedadam"] = "fedavg"
+    batch_size: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=0.0, ge=0)
+    optimizer_state: Literal["keep", "reset"] = "keep"
+    proximal_mu: float = Field(default=0.01, ge=0)
+    server_learning_rate: float = Field(default=1.0, gt=0)
+    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    participation: float = Field(default=1.0, gt=0, le=1)
+    minimum_hospitals: int = Field(default=2, ge=1)
+    evaluate_every: int = Field(default=1, ge=1)
+
+
+class CompareSettings(Settings):
+    """What ``fedlens compare`` runs.
+
+    Attributes:
+        arms: Arms to train.
+        seeds: One whole comparison for each.
+        bootstrap: Resamples of the 95 % intervals.
+    """
+
+    arms: tuple[Literal["local", "central", "federated", "explainable"], ...] = (
+        "local",
+        "central",
+        "federated",
+        "explainable",
+    )
+    seeds: tuple[int, ...] = (0,)
+    bootstrap: int = Field(default=1000, ge=100)
+
+
+class Study(Settings):
+    """One study: what is trained on which images, where and how.
+
+    Attributes:
+        name: Letters, digits, ``-`` and ``_``.
+        seed: Root of all randomness in training.
+        output: Run folder; ``runs/<name>`` beside the study file when empty.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    seed: int = 0
+    output: Path | None = None
+    data: DataSettings
+    hospitals: HospitalSettings = HospitalSettings()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    augment: AugmentSettings = AugmentSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    federation: FederationSettings = FederationSettings()
+    compare: CompareSettings = CompareSettings()
+
+    @model_validator(mode="after")
+    def _splits_leave_something(self) -> Study:
+        if self.data.validation + self.data.test >= 1:
+            raise ValueError("data.validation and data.test leave no training images")
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 over every setting that shapes the result; paths and the name are left out."""
+        content = self.model_dump(mode="json", exclude={"name", "output", "compare"})
+        content["data"].pop("folder")
+        content["model"].pop("start")
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def load_study(path: Path) -> Study:
+    """Read a study file; relative paths in it start from its folder.
+
+    Raises:
+        SettingsError: Missing file, broken TOML, unknown key (with the nearest known one), or a
+            value out of range; names the file, key and value.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise SettingsError(f"No study file {path}.", fix="Make one with: fedlens study new FILE") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.", fix="Mend that line.") from error
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_describe(error, content)}") from error
+    base = path.resolve().parent
+    output = base / (study.output or Path("runs") / study.name)
+    start = base / study.model.start if study.model.start else None
+    return study.model_copy(
+        update={
+            "output": output,
+            "data": study.data.model_copy(update={"folder": base / study.data.folder}),
+            "model": study.model.model_copy(update={"start": start}),
+        }
+    )
+
+
+def _describe(error: ValidationError, content: dict[str, Any]) -> str:
+    """Every problem in one line each, unknown keys with the nearest known name."""
+    lines = []
+    for problem in error.errors():
+        place = [str(part) for part in problem["loc"]]
+        name = ".".join(place)
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(place[-1], _known_keys(place[:-1]), n=1, cutoff=0.5)
+            hint = f"; did you mean {'.'.join([*place[:-1], near[0]])}?" if near else ""
+            lines.append(f"unknown key {name}{hint}")
+        elif problem["type"] == "missing":
+            lines.append(f"{name} is missing")
+        else:
+            lines.append(f"{name} = {problem['input']!r}: {problem['msg']}")
+    return "; ".join(lines) + "."
+
+
+def _known_keys(place: list[str]) -> list[str]:
+    fields = Study.model_fields
+    for part in place:
+        annotation = fields[part].annotation if part in fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        fields = annotation.model_fields
+    return list(fields)

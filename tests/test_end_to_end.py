@@ -1,0 +1,160 @@
+"""From drawn images to heat maps, through the public calls alone."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fedlens
+
+STUDY = """\
+name = "tiny"
+output = "{output}"
+[data]
+folder = "images"
+[hospitals]
+by = "site"
+[preprocess]
+size = 64
+[training]
+passes = 2
+batch_size = 16
+[federation]
+rounds = 4
+[compare]
+bootstrap = 100
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with imported and audited phantoms."""
+    home = tmp_path_factory.mktemp("study")
+    fedlens.draw_phantoms(home / "phantoms", images=240, seed=1, size=80)
+    fedlens.import_images([home / "phantoms"], home / "images")
+    fedlens.audit(home / "images")
+    return home
+
+
+def _study_file(home: Path, output: str) -> Path:
+    file = home / f"{output}.toml"
+    file.write_text(STUDY.format(output=output))
+    return file
+
+
+def _weights(output: Path) -> bytes:
+    return (output / "seed-0" / "federated" / "model" / "weights.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def compared(home: Path) -> fedlens.CompareResult:
+    """All arms of the tiny study."""
+    return fedlens.compare(fedlens.load_study(_study_file(home, "compared")))
+
+
+def test_the_plan_keeps_patients_and_copies_together(home: Path) -> None:
+    study = fedlens.load_study(_study_file(home, "plan"))
+
+    plan = fedlens.plan_images(study)
+
+    assert {record.split for record in plan} == {"train", "validation", "test"}
+    assert len({record.hospital for record in plan}) == 4
+    for key in ("group", "cluster"):
+        places: dict[str, set[tuple[str, str]]] = {}
+        for record in plan:
+            places.setdefault(getattr(record, key), set()).add((record.split, record.hospital))
+        assert all(len(where) == 1 for where in places.values()), key
+
+
+def test_a_run_killed_and_resumed_ends_with_the_same_weights(
+    home: Path, compared: fedlens.CompareResult
+) -> None:
+    file = _study_file(home, "killed")
+    code = "import sys, fedlens; from pathlib import Path; fedlens.run(fedlens.load_study(Path(sys.argv[1])))"
+    process = subprocess.Popen([sys.executable, "-c", code, str(file)])
+    history = home / "killed" / "seed-0" / "federated" / "history.jsonl"
+    try:
+        _wait_for(lambda: history.is_file() and b'"round": 2' in history.read_bytes(), process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (history.parent / "model").exists(), "it was killed too late to test anything"
+
+    result = fedlens.run(fedlens.load_study(file), resume=True)
+
+    assert _weights(result.folder) == _weights(compared.folder)
+    (status,) = fedlens.run_status(result.folder)
+    assert (status.state, len(status.events)) == ("finished", 4)
+
+
+def _wait_for(condition: object, process: subprocess.Popen[bytes]) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "the run did not get going"
+        time.sleep(0.005)
+
+
+def test_the_comparison_has_every_arm_and_a_report_that_stands_alone(
+    compared: fedlens.CompareResult,
+) -> None:
+    html = compared.report.read_text()
+
+    for arm in ("central", "federated", "explainable", "local"):
+        assert arm in compared.csv.read_text().lower()
+    assert "96.1" in compared.table, "the paper's reported figures stand beside ours"
+    assert "reported" in compared.table.lower()
+    assert 'src="http' not in html and 'href="http' not in html and "<link" not in html
+    assert "data:image/png;base64," in html or "<svg" in html
+
+
+def test_a_comparison_that_is_finished_is_not_trained_again(
+    home: Path, compared: fedlens.CompareResult
+) -> None:
+    before = _weights(compared.folder)
+    steps: list[str] = []
+
+    again = fedlens.compare(
+        fedlens.load_study(home / "compared.toml"), progress=lambda step, *_: steps.append(step)
+    )
+
+    assert again.table == compared.table
+    assert _weights(compared.folder) == before
+    assert not [step for step in steps if "training" in step]
+
+
+def test_explanations_lie_on_the_image_at_its_own_resolution(
+    home: Path, compared: fedlens.CompareResult, tmp_path: Path
+) -> None:
+    plan = fedlens.plan_images(fedlens.load_study(home / "compared.toml"))
+    images = [plan.path(record) for record in plan if record.split == "test"][:3]
+
+    maps = fedlens.explain_images(compared.folder, images, out=tmp_path)
+
+    assert len(maps) == 3
+    for path, saliency in zip(images, maps, strict=True):
+        described = json.loads((tmp_path / f"{path.stem}.json").read_bytes())
+        assert described["target_name"] == saliency.ranked()[0][0]
+        assert sum(described["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert np.array_equal(np.load(tmp_path / f"{path.stem}.npy"), saliency.values)
+        assert (tmp_path / f"{path.stem}-figure.png").stat().st_size > 1000
+
+
+def test_the_target_can_be_chosen_and_is_checked(
+    home: Path, compared: fedlens.CompareResult, tmp_path: Path
+) -> None:
+    image = next((home / "phantoms" / "mri").iterdir())
+
+    (saliency,) = fedlens.explain_images(compared.folder, [image], out=tmp_path, target="tumor")
+    with pytest.raises(fedlens.FedLensError, match="Did you mean 'tumor'"):
+        fedlens.explain_images(compared.folder, [image], out=tmp_path, target="tumour")
+
+    assert saliency.target_name == "tumor"
