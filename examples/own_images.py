@@ -17,7 +17,7 @@ def main(source: Path, out: Path) -> None:
     """Import, audit, train at four hospitals, compare, explain the first test images."""
     report = fedlens.import_images([source], out / "images")
     print(report.summary())
-    print(fedlens.audit(out / "images").summary())
+    print(fedlens.audit(out / "images").text())
 
     study = fedlens.load_study(fedlens.new_study(out / "study.toml", out / "images"))
     plan = fedlens.plan_images(study)

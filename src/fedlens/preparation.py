@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from fedlens.imaging.partition import limit, share_out
 from fedlens.imaging.splits import split
 from fedlens.progress import Progress, silent
 from fedlens.study import Study
+
+_RESIDENT = 0.15
+"""Fraction of the machine's memory up to which prepared images are held in it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ def prepare(study: Study, *, progress: Progress = silent) -> PreparedStudy:
     roster = [name for name in study.hospitals.names if name in names]
     roster += [name for name in names if name not in roster]
     pixels = build_cache(manifest, study.preprocess, cache_folder(study.data.folder), progress=progress)
+    # Random reads from a cold disk cost more than the training itself; what fits is read once.
+    if pixels.nbytes < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * _RESIDENT:
+        pixels = np.array(pixels)
+        pixels.flags.writeable = False
     return PreparedStudy(study, manifest, pixels, tuple(classes), tuple(roster))
 
 

@@ -46,7 +46,7 @@ class DataSettings(Settings):
     classes: tuple[str, ...] = ()
     validation: Unit = 0.1
     test: Unit = 0.2
-    split_seed: int = 0
+    split_seed: int = Field(default=0, ge=0)
     limit: int = Field(default=0, ge=0)
 
 
@@ -67,7 +67,7 @@ class HospitalSettings(Settings):
     names: tuple[str, ...] = ("A", "B", "C", "D")
     shares: tuple[float, ...] = PAPER_SHARES
     alpha: float = Field(default=0.3, gt=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class PreprocessSettings(Settings):
@@ -166,7 +166,8 @@ class FederationSettings(Settings):
         learning_rate: Local peak rate; 0 takes ``training.learning_rate``.
         optimizer_state: ``keep`` it at home between rounds, or ``reset`` it every round.
         proximal_mu: FedProx strength.
-        server_learning_rate: FedAvgM and FedAdam step size.
+        server_learning_rate: FedAvgM and FedAdam step size; 0 takes 1 - server_momentum for FedAvgM,
+            whose steps then add up to the plain mean, and 0.01 for FedAdam.
         server_momentum: FedAvgM momentum; FedAdam beta 1.
         participation: Fraction of hospitals drawn for each round.
         minimum_hospitals: Fewer than this many updates end the study.
@@ -179,7 +180,7 @@ class FederationSettings(Settings):
     learning_rate: float = Field(default=0.0, ge=0)
     optimizer_state: Literal["keep", "reset"] = "keep"
     proximal_mu: float = Field(default=0.01, ge=0)
-    server_learning_rate: float = Field(default=1.0, gt=0)
+    server_learning_rate: float = Field(default=0.0, ge=0)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
     participation: float = Field(default=1.0, gt=0, le=1)
     minimum_hospitals: int = Field(default=2, ge=1)
@@ -215,7 +216,7 @@ class Study(Settings):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     output: Path | None = None
     data: DataSettings
     hospitals: HospitalSettings = HospitalSettings()

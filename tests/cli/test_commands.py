@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     for label in ("benign", "malignant"):
         (tmp_path / "source" / label).mkdir(parents=True)
-        for number in range(12):
+        for number in range(40):
             pixels = rng.integers(0, 256, (32, 32), np.uint8)
             cv2.imwrite(str(tmp_path / "source" / label / f"{number}.png"), pixels)
     return tmp_path
@@ -144,9 +144,9 @@ def test_import_reports_and_sends_progress_elsewhere(folder: Path) -> None:
 
     assert result.exit_code == 0, result.output
     content = json.loads(result.stdout)
-    assert content["images"] == 24
-    assert content["sources"]["source"]["labels"] == {"benign": 12, "malignant": 12}
-    assert "import source: 24 of 24" in result.stderr
+    assert content["images"] == 80
+    assert content["sources"]["source"]["labels"] == {"benign": 40, "malignant": 40}
+    assert "import source: 80 of 80" in result.stderr
     assert "\x1b" not in result.output
 
 
@@ -167,7 +167,7 @@ def test_split_writes_the_manifest(folder: Path) -> None:
 
     assert result.exit_code == 0, result.output
     counts = json.loads(result.stdout)["images"]
-    assert counts == {label: {"train": 6, "validation": 3, "test": 3} for label in ("benign", "malignant")}
+    assert counts == {label: {"train": 20, "validation": 10, "test": 10} for label in ("benign", "malignant")}
     assert {record.split for record in fedlens.load_manifest(images)} == {"train", "validation", "test"}
 
 
@@ -185,7 +185,7 @@ def test_a_study_is_written_and_checked(folder: Path) -> None:
     images = json.loads(machine.stdout)["images"]
     assert (
         sum(count for splits in images.values() for labels in splits.values() for count in labels.values())
-        == 24
+        == 80
     )
 
 

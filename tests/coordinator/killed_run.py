@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.coordinator.fakes import FakeHospital, initial_parameters, make_engine, make_settings
 
-from fedlens.coordinator import rounds
+from fedlens.coordinator import checkpoints, rounds
 from fedlens.coordinator.history import History
 
 ROUNDS = 6
@@ -51,7 +51,15 @@ def torn_append(self: History, event: dict[str, Any]) -> None:
     whole_append(self, event)
 
 
+def half_write(path: Path, content: bytes) -> None:
+    if path.name == "round-0004.safetensors":
+        (path.parent / f".{path.name}.x1y2.part").write_bytes(content[: len(content) // 2])
+        die()
+    whole_write(path, content)
+
+
 whole_append = History.append
+whole_write = checkpoints.write_bytes
 POINTS: dict[str, Callable[[], None]] = {
     "never": lambda: None,
     # Calls of train: 4 a round. The 15th is hospital C's in round 4.
@@ -66,7 +74,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "history ahead": lambda: setattr(
         rounds, "write_checkpoint", die_in_call(rounds.write_checkpoint, 5, after=False)
     ),
-    "checkpoint half-written": lambda: setattr(os, "fsync", die_in_call(os.fsync, 37, after=False)),
+    "checkpoint half-written": lambda: setattr(checkpoints, "write_bytes", half_write),
     "first checkpoint": lambda: setattr(
         rounds, "write_checkpoint", die_in_call(rounds.write_checkpoint, 1, after=False)
     ),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_rounds_of_a_fraction_of_a_pass_see_every_image_as_often(
     seen = np.concatenate(
         [
             np.concatenate(list(batches(labels, start=a, end=b, batch_size=batch, seed=seed)))
-            for a, b in zip(edges, edges[1:], strict=False)
+            for a, b in itertools.pairwise(edges)
         ]
     )
     assert (np.bincount(seen, minlength=count) == passes).all()

@@ -66,7 +66,7 @@ def audit(context: typer.Context, folder: Folder, as_json: JsonOption = False) -
     """
     with shown() as progress:
         report = fedlens.audit(folder, progress=progress)
-    show(context, report.as_dict(), report.summary(), f"\nNext: fedlens study new study.toml --data {folder}")
+    show(context, report.to_json(), report.text(), f"\nNext: fedlens study new study.toml --data {folder}")
 
 
 @app.command(epilog="Example: fedlens data split images --validation 0.1 --test 0.2 --seed 0")

@@ -14,6 +14,7 @@ from rich.table import Table
 from fedlens.errors import FedLensError
 
 _JSON = "json"
+_PIPE_WIDTH = 1000
 
 
 def _remember(context: typer.Context, wanted: bool) -> bool:
@@ -34,8 +35,10 @@ def show(context: typer.Context, result: dict[str, Any], *readable: RenderableTy
         typer.echo(json.dumps(result, allow_nan=False))
         return
     console = Console(highlight=False)
+    if not console.is_terminal:
+        # A pipe has no width, so nothing may be cut or wrapped to fit one.
+        console.width = _PIPE_WIDTH
     for part in readable:
-        # A pipe has no width: what cannot wrap there must not be cut either.
         console.print(part, soft_wrap=isinstance(part, str), markup=False)
 
 
@@ -54,7 +57,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
     """A table whose first ``text`` columns are text and whose others are figures."""
     result = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for number, column in enumerate(columns):
-        result.add_column(column, justify="left" if number < text else "right", no_wrap=True)
+        # On a narrow terminal text gives way; half a figure would be a wrong figure.
+        result.add_column(column, justify="left" if number < text else "right", no_wrap=number >= text)
     for row in rows:
         result.add_row(*(f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row))
     return result

@@ -39,7 +39,7 @@ def _rounds(status: fedlens.RunStatus) -> Table:
         rows.append(
             [
                 event["round"],
-                ", ".join(event["participants"]),
+                f"{len(event.get('hospitals', {}))} of {len(event['participants'])}",
                 _figure(event.get("loss")),
                 _figure(event.get("accuracy")),
                 _figure(measured.get("loss")),
@@ -47,8 +47,8 @@ def _rounds(status: fedlens.RunStatus) -> Table:
                 f"{sum(event['seconds'].values()) + measured.get('seconds', 0):.1f}",
             ]
         )
-    columns = ["round", "participants", "loss", "accuracy", "validation loss", "accuracy", "seconds"]
-    return table(f"Last {len(rows)} rounds", columns, rows, text=2)
+    columns = ["round", "hospitals", "loss", "accuracy", "validation loss", "accuracy", "seconds"]
+    return table(f"Last {len(rows)} rounds, training and validation", columns, rows, text=0)
 
 
 def _hospitals(status: fedlens.RunStatus) -> Table:

@@ -34,6 +34,7 @@ from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.errors import RoundError, SettingsError
 from fedlens.protocol.messages import Array, Parameters
 
+_ADAM_RATE = 0.01
 Floats = npt.NDArray[np.float64]
 Moments = dict[str, Floats]
 
@@ -190,9 +191,9 @@ def make_strategy(settings: CoordinatorSettings) -> Strategy:
         case "fedprox":
             return Strategy(Average(), buffers, proximal_mu=federation.proximal_mu)
         case "fedavgm":
-            return Strategy(Momentum(rate, momentum), buffers)
+            return Strategy(Momentum(rate or 1 - momentum, momentum), buffers)
         case "fedadam":
-            return Strategy(Adam(rate, momentum), buffers)
+            return Strategy(Adam(rate or _ADAM_RATE, momentum), buffers)
         case "fedbn":
             if not settings.norm_names:
                 raise SettingsError(

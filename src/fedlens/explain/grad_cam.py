@@ -72,7 +72,7 @@ def grad_cam(network: Network, inputs: Tensor, targets: Tensor | None = None) ->
     heat = F.interpolate(heat[:, None], inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     hottest = heat.amax(dim=(1, 2), keepdim=True)
     # Where nothing is hot, dividing by 1 keeps the zeros.
-    heat = heat / torch.where(hottest > 0, hottest, 1.0)
+    heat /= torch.where(hottest > 0, hottest, 1.0)
     return CamResult(heat, logits, targets, hottest.flatten() == 0)
 
 

@@ -1,8 +1,8 @@
 """What a hospital keeps at home between rounds: optimiser moments and personal arrays.
 
-The state after round ``r`` is on disk before the update of round ``r`` is sent, and the state of
-the round before is kept beside it. Whenever either side dies, round ``r`` can be repeated from
-state ``r - 1`` and gives the same update.
+The state after round ``r`` is on disk before the update of round ``r`` is sent, and the newest
+earlier one is kept beside it. Whenever either side dies, round ``r`` can be repeated from that and
+gives the same update.
 """
 
 from __future__ import annotations
@@ -24,21 +24,18 @@ _PERSONAL = "personal."
 def save_state(
     folder: Path, round_number: int, optimizer: torch.optim.Optimizer | None, personal: dict[str, Tensor]
 ) -> None:
-    """Write the state after a round; older states than the one before it are removed."""
+    """Write the state after a round; of earlier ones only the newest is kept, to repeat the round from."""
     arrays = {_PERSONAL + name: array for name, array in personal.items()}
     if optimizer is not None:
         for index, moments in optimizer.state_dict()["state"].items():
             arrays |= {f"{_OPTIMIZER}{index}.{name}": value for name, value in moments.items()}
     with whole_file(_path(folder, round_number)) as part:
         save_file({name: array.detach().cpu().contiguous() for name, array in arrays.items()}, part)
-    for path in folder.glob("state-*.safetensors"):
-        if int(path.stem.removeprefix("state-")) < round_number - 1:
-            path.unlink()
+    for number in _numbers(folder, below=round_number)[:-1]:
+        _path(folder, number).unlink()
 
 
-def load_state(
-    folder: Path, round_number: int, optimizer: torch.optim.Optimizer | None
-) -> dict[str, Tensor]:
+def load_state(folder: Path, round_number: int, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
     """Put the moments after a round back into ``optimizer``; returns the personal arrays.
 
     A hospital that sat out the round before has an older state, which is used then; without any,
@@ -47,10 +44,7 @@ def load_state(
     Raises:
         HistoryError: The state file is torn.
     """
-    numbers = sorted(
-        int(path.stem.removeprefix("state-")) for path in folder.glob("state-*.safetensors")
-    )
-    usable = [number for number in numbers if number <= round_number]
+    usable = _numbers(folder, below=round_number + 1)
     if not usable:
         return {}
     path = _path(folder, usable[-1])
@@ -75,6 +69,12 @@ def _restore(optimizer: torch.optim.Optimizer, arrays: dict[str, Tensor]) -> Non
             moments.setdefault(int(index), {})[key] = array
     if moments:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+
+
+def _numbers(folder: Path, *, below: int) -> list[int]:
+    """Rounds before ``below`` that have a state, ascending."""
+    numbers = [int(path.stem.removeprefix("state-")) for path in folder.glob("state-*.safetensors")]
+    return sorted(number for number in numbers if number < below)
 
 
 def _path(folder: Path, round_number: int) -> Path:

@@ -80,12 +80,10 @@ def _augmented(
     images: HospitalImages, settings: AugmentSettings, plan: LocalPlan, *, balanced: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Augmented batches (float32 NCHW, int64), each made while the one before is trained on."""
-    rng = np.random.default_rng((plan.seed, 1, round(plan.start * len(images))))
+    rng = _generator(plan, len(images), 1)
 
     def make(indices: Rows) -> tuple[Tensor, Tensor]:
-        pixels = augment(
-            images.take(indices), settings, rng, free_rotation=images.free_rotation[indices]
-        )
+        pixels = augment(images.take(indices), settings, rng, free_rotation=images.free_rotation[indices])
         return to_input(torch.from_numpy(pixels)), torch.from_numpy(images.labels[indices])
 
     order = batches(
@@ -131,7 +129,7 @@ def train(
     seen = 0
     network.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.default_rng((plan.seed, 2)).integers(2**62)))
+        torch.manual_seed(int(_generator(plan, len(images), 2).integers(2**62)))
         stream = _augmented(images, augmentation, plan, balanced=settings.sampling == "balanced")
         for step, (inputs, labels) in enumerate(stream):
             fraction = step / steps
@@ -154,13 +152,18 @@ def train(
             f"The training loss is no longer finite after {seen} images.",
             fix="Lower training.learning_rate, or set training.warmup.",
         )
-    return TrainingTotals(
-        float(loss_sum), int(correct), seen, time.perf_counter() - began
-    )
+    return TrainingTotals(float(loss_sum), int(correct), seen, time.perf_counter() - began)
+
+
+def _generator(plan: LocalPlan, images: int, purpose: int) -> np.random.Generator:
+    """Randomness of one purpose at one place of the image stream."""
+    return np.random.default_rng((plan.seed, purpose, round(plan.start * images)))
 
 
 def _proximal(network: nn.Module, anchor: list[Tensor], mu: float) -> Tensor | float:
     if not anchor:
         return 0.0
-    squares = [(weight - start).square().sum() for weight, start in zip(network.parameters(), anchor, strict=True)]
+    squares = [
+        (weight - start).square().sum() for weight, start in zip(network.parameters(), anchor, strict=True)
+    ]
     return 0.5 * mu * torch.stack(squares).sum()

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fedlens.imaging.source_cues import TELLING_AUROC
+
 if TYPE_CHECKING:
     from fedlens.imaging.audit import AuditReport
 
@@ -37,7 +39,7 @@ def render(report: AuditReport) -> str:
 
 
 def _summary(report: AuditReport) -> Table:
-    counts = {name: 0 for name in ("error", "warning", "note")}
+    counts = dict.fromkeys(("error", "warning", "note"), 0)
     for finding in report.findings:
         counts[finding.severity] += 1
     table = Table(box=None, show_header=False)
@@ -46,7 +48,7 @@ def _summary(report: AuditReport) -> Table:
         ("patients or lone images", f"{report.groups}"),
         ("clusters", f"{report.clusters}, the largest of {report.largest_cluster} images"),
         ("copies", f"{report.copies} beyond the first, in {report.copy_groups} groups"),
-        ("findings", ", ".join(f"{count} {name}s" for name, count in counts.items())),
+        ("findings", ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())),
     ):
         table.add_row(name, value)
     return table
@@ -66,13 +68,14 @@ def _balance(column: str, counts: dict[str, dict[str, int]]) -> Table:
 
 
 def _cues(report: AuditReport) -> Table:
-    table = Table(title="\nClasses told apart by source cues", box=box.SIMPLE, title_justify="left")
+    title = f"\nClasses told apart by source cues (reported from AUROC {TELLING_AUROC})"
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
     for name in ("modality", "class", "cue"):
         table.add_column(name, overflow="fold")
     for name in ("AUROC", "median", "median of the rest"):
         table.add_column(name, justify="right")
     for score in report.cues[:_CUES_SHOWN]:
-        medians = ["" if value is None else f"{value:.4g}" for value in (score.median, score.median_rest)]
+        medians = ["" if value is None else f"{value:.5g}" for value in (score.median, score.median_rest)]
         table.add_row(
             escape(score.modality), escape(score.label), escape(score.cue), f"{score.auroc:.3f}", *medians
         )

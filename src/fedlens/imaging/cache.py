@@ -101,13 +101,16 @@ def _open(path: Path, shape: tuple[int, ...]) -> Pixels:
 def _locked(partial: Path, target: Path) -> Iterator[FileIO]:
     """Open and lock the partial file; waits while another writer is at work."""
     while True:
-        partial.touch()
-        with partial.open("r+b", buffering=0) as stream:
+        with FileIO(partial, "r+", opener=_create) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             # While this one waited, the other writer may have renamed the file or removed it.
             if target.exists() or _is_same(stream, partial):
                 yield stream
                 return
+
+
+def _create(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o644)
 
 
 def _is_same(stream: FileIO, path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array
@@ -16,5 +15,3 @@ def components(count: int, first: npt.ArrayLike, second: npt.ArrayLike) -> Indic
     rows, columns = np.asarray(first, np.int64), np.asarray(second, np.int64)
     graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
-
-

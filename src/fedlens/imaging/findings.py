@@ -87,8 +87,8 @@ def leak_findings(manifest: Manifest, copies: Copies, clusters: Indices) -> Iter
             yield Finding(
                 "note",
                 f"{plural} not checked",
-                f"No image has a {column} yet: whether copies or patients cross {plural} could not be checked. "
-                "Splits and shares that FedLens makes keep them together.",
+                f"No image has a {column} yet: whether copies or patients cross {plural} could not be "
+                "checked. Splits and shares that FedLens makes keep them together.",
             )
             continue
         clean = True
@@ -99,8 +99,8 @@ def leak_findings(manifest: Manifest, copies: Copies, clusters: Indices) -> Iter
                 yield Finding(
                     severity,
                     f"{what} across {plural}",
-                    f"{len(torn)} groups of {what} lie in more than one {column}, {sum(map(len, torn))} images. "
-                    f"Make the {plural} with FedLens, which keeps each group together.",
+                    f"{len(torn)} groups of {what}, {sum(map(len, torn))} images, lie in more than one "
+                    f"{column}. Make the {plural} with FedLens, which keeps each group together.",
                     _examples(manifest, torn, value),
                 )
         if clean:
@@ -110,8 +110,8 @@ def leak_findings(manifest: Manifest, copies: Copies, clusters: Indices) -> Iter
         yield Finding(
             "warning",
             "large cluster",
-            f"{len(biggest)} of {len(manifest)} images hang together by patient and copies, so they all go to one "
-            "split and one hospital. Look at a few: are they the same pictures?",
+            f"{len(biggest)} of {len(manifest)} images hang together by patient and copies, so they all go "
+            "to one split and one hospital. Look at a few: are they the same pictures?",
             _ids(manifest, biggest),
         )
 
@@ -122,7 +122,9 @@ def official_findings(official: Sequence[OfficialSplit]) -> Iterator[Finding]:
         copies = f"{part.copied} of {part.images} {part.name} images have a copy in {part.training}"
         patients = f"{part.shared} share their patient with {part.training}"
         if part.copied or part.shared:
-            told = "; ".join(text for text, count in ((copies, part.copied), (patients, part.shared)) if count)
+            told = "; ".join(
+                text for text, count in ((copies, part.copied), (patients, part.shared)) if count
+            )
             exact = f" ({part.identical} unchanged or just mirrored)" if part.copied else ""
             yield Finding(
                 "warning",

@@ -8,6 +8,7 @@ originals, or paths relative to the study folder.
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedlens.errors import ManifestError
-from fedlens.files import whole_file
+from fedlens.files import write_bytes
 
 MANIFEST_NAME = "manifest.parquet"
 SPLITS = ("train", "validation", "test")
@@ -131,8 +132,12 @@ class Manifest:
         """Distinct labels, sorted."""
         return tuple(sorted({record.label for record in self.records}))
 
-    def save(self) -> Path:
-        """Write ``manifest.parquet`` whole or not at all; returns its path."""
+    def to_bytes(self) -> bytes:
+        """The manifest as Parquet.
+
+        Raises:
+            ManifestError: An image id stands twice.
+        """
         ids = {record.image_id for record in self.records}
         if len(ids) != len(self.records):
             raise ManifestError(
@@ -140,9 +145,14 @@ class Manifest:
                 fix="Give every source its own name with --name.",
             )
         columns = {name: [getattr(record, name) for record in self.records] for name in _SCHEMA.names}
+        stream = io.BytesIO()
+        pq.write_table(pa.table(columns, schema=_SCHEMA), stream, compression="zstd")
+        return stream.getvalue()
+
+    def save(self) -> Path:
+        """Write ``manifest.parquet`` whole or not at all; returns its path."""
         target = self.folder / MANIFEST_NAME
-        with whole_file(target) as part:
-            pq.write_table(pa.table(columns, schema=_SCHEMA), part, compression="zstd")
+        write_bytes(target, self.to_bytes())
         return target
 
 

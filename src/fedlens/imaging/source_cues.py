@@ -36,6 +36,7 @@ class CueScore:
     Attributes:
         modality: Only images of this modality were compared.
         label: The class.
+        rest: What it is told from: the other class, or ``the other mri classes``.
         cue: One of ``scan.CUES``, or ``TOGETHER``.
         auroc: 0.5 for no better than chance, 1 for always; mean over both halves.
         images: Images of the class.
@@ -45,6 +46,7 @@ class CueScore:
 
     modality: str
     label: str
+    rest: str
     cue: str
     auroc: float
     images: int
@@ -59,12 +61,12 @@ class CueScore:
     def sentence(self) -> str:
         """The finding in words."""
         text = (
-            f"{self.label} can be told from the other {self.modality} classes by "
+            f"{self.label} can be told from {self.rest} by "
             f"{self.cue if self.cue == TOGETHER else self.cue + ' alone'} (AUROC {self.auroc:.2f}"
         )
         if self.median is None or self.median_rest is None:
             return text + ")"
-        return f"{text}; median {self.median:.4g} against {self.median_rest:.4g})"
+        return f"{text}; median {self.median:.5g} against {self.median_rest:.5g})"
 
 
 def source_cues(manifest: Manifest, cues: Floats, clusters: Indices) -> tuple[CueScore, ...]:
@@ -76,7 +78,8 @@ def source_cues(manifest: Manifest, cues: Floats, clusters: Indices) -> tuple[Cu
         clusters: int64 (N,); images of one cluster are never on both sides of the judgement.
 
     Returns:
-        Scores of the classes with at least 20 images, within each modality that has two such classes.
+        Scores of the classes with at least 20 images, within each modality that has two such classes;
+        of just two classes the first one's, as the other's are the same.
     """
     modality = np.array([record.modality for record in manifest], str)
     label = np.array([record.label for record in manifest], str)
@@ -90,19 +93,23 @@ def source_cues(manifest: Manifest, cues: Floats, clusters: Indices) -> tuple[Cu
     return tuple(sorted(scores, key=lambda score: (-score.auroc, score.label, score.cue)))
 
 
-def _score(modality: str, labels: npt.NDArray[np.str_], cues: Floats, clusters: Indices) -> Iterator[CueScore]:
+def _score(
+    modality: str, labels: npt.NDArray[np.str_], cues: Floats, clusters: Indices
+) -> Iterator[CueScore]:
     names, true = np.unique(labels, return_inverse=True)
     halves = np.random.default_rng(0).integers(0, 2, clusters.max() + 1)[clusters]
     odds = np.stack([_log_odds(column, true, halves, len(names)) for column in cues.T])
     for cue, scores in (*zip(CUES, odds, strict=True), (TOGETHER, odds.sum(axis=0))):
         by_half = np.stack([auroc(true[halves == half], scores[halves == half]) for half in (0, 1)])
         column = None if cue == TOGETHER else cues[:, CUES.index(cue)]
-        for index, value in enumerate(by_half.mean(axis=0)):
+        values = by_half.mean(axis=0)
+        for index, value in enumerate(values[:1] if len(names) == 2 else values):
             mine = true == index
             if np.isfinite(value):
                 yield CueScore(
                     modality=modality,
                     label=str(names[index]),
+                    rest=str(names[1]) if len(names) == 2 else f"the other {modality} classes",
                     cue=cue,
                     auroc=float(value),
                     images=int(mine.sum()),

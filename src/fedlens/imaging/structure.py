@@ -24,7 +24,9 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
-ALIKE = np.dtype([("first", np.int64), ("second", np.int64), ("similarity", np.float32), ("mirrored", np.bool_)])
+ALIKE = np.dtype(
+    [("first", np.int64), ("second", np.int64), ("similarity", np.float32), ("mirrored", np.bool_)]
+)
 
 _SHADING_PIXELS = 4.0
 _FLAT_GREY_LEVELS = 1.0
@@ -87,9 +89,9 @@ def alike(
 def _low_frequencies(rows: Floats) -> tuple[Floats, Floats]:
     """Even and odd columns of the low DCT coefficients, float32 (N, 128) each, of joint length 1."""
     side = int(np.sqrt(rows.shape[1]))
-    low = np.array(
-        [cv2.dct(row.reshape(side, side))[:_LOW, :_LOW] for row in rows], np.float32
-    ).reshape(len(rows), _LOW, _LOW)
+    low = np.array([cv2.dct(row.reshape(side, side))[:_LOW, :_LOW] for row in rows], np.float32).reshape(
+        len(rows), _LOW, _LOW
+    )
     length = np.linalg.norm(low.reshape(len(rows), -1), axis=1)
     low /= np.where(length > 0, length, 1)[:, None, None]
     return (
@@ -98,7 +100,9 @@ def _low_frequencies(rows: Floats) -> tuple[Floats, Floats]:
     )
 
 
-def _confirm(rows: Floats, first: Indices, second: Indices, threshold: float) -> Iterator[npt.NDArray[np.void]]:
+def _confirm(
+    rows: Floats, first: Indices, second: Indices, threshold: float
+) -> Iterator[npt.NDArray[np.void]]:
     side = int(np.sqrt(rows.shape[1]))
     for start in range(0, len(first), _CONFIRM_PAIRS):
         one, other = first[start : start + _CONFIRM_PAIRS], second[start : start + _CONFIRM_PAIRS]

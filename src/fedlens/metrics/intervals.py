@@ -164,16 +164,11 @@ def resample_aurocs(
     """AUROC of each class in each resample, (resamples, C); NaN where a resample lost a class."""
     member, count = _membership(groups)
     classes = probabilities.shape[1]
-    blocks = [
-        np.stack(
-            [
-                weighted_auroc(probabilities[:, index], true == index, weights[:, member].astype(np.float64))
-                for index in range(classes)
-            ],
-            axis=1,
-        )
-        for weights in _weights(count, resamples, seed, width=len(member))
-    ]
+    blocks = []
+    for weights in _weights(count, resamples, seed, width=len(member)):
+        drawn = weights.astype(np.float64)[:, member]
+        areas = [weighted_auroc(probabilities[:, index], true == index, drawn) for index in range(classes)]
+        blocks.append(np.stack(areas, axis=1))
     return np.concatenate(blocks) if blocks else np.zeros((0, classes))
 
 

@@ -55,8 +55,10 @@ def weighted_auroc(
     ranked = scores[order]
     starts = np.concatenate(([0], np.flatnonzero(ranked[1:] != ranked[:-1]) + 1))
     in_order = weights[:, order]
-    hits = np.add.reduceat(in_order * positive[order], starts, axis=1)
-    misses = np.add.reduceat(in_order * ~positive[order], starts, axis=1)
+    hits = in_order * positive[order]
+    misses = in_order - hits
+    if len(starts) < len(scores):
+        hits, misses = (np.add.reduceat(part, starts, axis=1) for part in (hits, misses))
     return _area(hits, misses)
 
 

@@ -7,7 +7,7 @@ and hatched, what was measured here is solid.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fedlens.reports.comparison import Comparison
-from fedlens.reports.paper import METRICS, percent, points, results_table
+from fedlens.reports.paper import METRICS, ResultRow, percent, points, results_table
 from fedlens.reports.shares import Share, class_counts
 
 _WIDTH = 9.2
@@ -95,7 +96,7 @@ class TrainingCurve:
     Attributes:
         arm: As in the comparison; a hospital's own network as ``local-A``.
         seed: Training seed.
-        rounds: (n,) rounds, or passes for an arm without rounds.
+        passes: (n,) passes over the arm's training images so far, the same scale in every arm.
         training_loss: (n,) mean cross entropy while training; NaN where not measured.
         validation_loss: (n,) mean cross entropy on validation images; NaN where not measured.
         validation_accuracy: (n,) 0..1; NaN where not measured.
@@ -103,10 +104,34 @@ class TrainingCurve:
 
     arm: str
     seed: int
-    rounds: tuple[float, ...]
+    passes: tuple[float, ...]
     training_loss: tuple[float, ...]
     validation_loss: tuple[float, ...]
     validation_accuracy: tuple[float, ...]
+
+
+def training_curve(
+    arm: str, seed: int, events: Sequence[Mapping[str, Any]], *, passes: float
+) -> TrainingCurve:
+    """A curve from the events of ``history.jsonl``.
+
+    Args:
+        arm: Name of the arm.
+        seed: Training seed.
+        events: As ``fedlens.coordinator.history.read_history`` returns them.
+        passes: Passes of the whole training (``training.passes``).
+    """
+    planned = next((event["rounds"] for event in events if event.get("event") == "start"), 1)
+    rounds = [event for event in events if event.get("event") == "round"]
+    evaluations = [event.get("evaluation", {}) for event in rounds]
+    return TrainingCurve(
+        arm=arm,
+        seed=seed,
+        passes=tuple(event["round"] * passes / planned for event in rounds),
+        training_loss=tuple(_measured(event.get("loss")) for event in rounds),
+        validation_loss=tuple(_measured(evaluation.get("loss")) for evaluation in evaluations),
+        validation_accuracy=tuple(_measured(evaluation.get("accuracy")) for evaluation in evaluations),
+    )
 
 
 def svg(draw: Draw, theme: Theme = LIGHT) -> bytes:
@@ -141,7 +166,12 @@ def arm_bars(comparison: Comparison) -> Draw:
             color = theme.arms[row.arm]
             if reported:
                 values = np.array(row.paper)
-                style = {"facecolor": "none", "edgecolor": color, "hatch": "////", "linewidth": 1.0}
+                style: dict[str, Any] = {
+                    "facecolor": "none",
+                    "edgecolor": color,
+                    "hatch": "////",
+                    "linewidth": 1.0,
+                }
                 axes.bar(at, values, width * 0.86, label=f"{row.label}, paper", **style)
                 tops = values
             else:
@@ -159,7 +189,7 @@ def arm_bars(comparison: Comparison) -> Draw:
         axes.set_xticks(np.arange(len(METRICS)), list(METRICS.values()), fontsize=11)
         axes.tick_params(axis="x", length=0)
         _percent_axis(axes, theme)
-        figure.legend(*_column_wise(axes), loc="outside upper center", ncols=4, fontsize=8.5)
+        figure.legend(*_columns(axes, rows), loc="outside upper center", ncols=len(rows), fontsize=8.5)
         return figure
 
     return draw
@@ -201,7 +231,7 @@ def hospital_gains(comparison: Comparison) -> Draw:
 
 
 def training_curves(curves: Sequence[TrainingCurve]) -> Draw:
-    """Validation accuracy and loss over rounds; a thin line for each seed, hospitals alone in grey."""
+    """Validation accuracy and loss over passes; a thin line for each seed, hospitals alone in grey."""
 
     def draw(theme: Theme) -> Figure:
         figure = Figure(figsize=(_WIDTH, 3.2), layout="constrained")
@@ -215,19 +245,19 @@ def training_curves(curves: Sequence[TrainingCurve]) -> Draw:
             style = {
                 "color": color,
                 "linewidth": 1.1 if arm == "local" else 1.9,
-                "marker": "o" if len(curve.rounds) == 1 else "",
+                "marker": "o" if len(curve.passes) == 1 else "",
             }
-            _line(left, curve.rounds, curve.validation_accuracy, label=label, **style)
-            _line(right, curve.rounds, curve.validation_loss, **style)
+            _line(left, curve.passes, curve.validation_accuracy, label=label, **style)
+            _line(right, curve.passes, curve.validation_loss, **style)
             _line(
-                right, curve.rounds, curve.training_loss, **{**style, "linestyle": (0, (2, 2)), "alpha": 0.7}
+                right, curve.passes, curve.training_loss, **{**style, "linestyle": (0, (2, 2)), "alpha": 0.7}
             )
         left.set_title("Validation accuracy", loc="left", fontsize=10.5)
         right.set_title("Cross entropy: validation —, training ···", loc="left", fontsize=10.5)
         left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         right.set_ylim(bottom=0)
         for axes in (left, right):
-            axes.set_xlabel("Round")
+            axes.set_xlabel("Passes over the training images")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(axis="y")
         if labelled:
@@ -307,18 +337,25 @@ def _percent_axis(axes: Axes, theme: Theme) -> None:
     axes.tick_params(axis="y", length=0, labelcolor=theme.faint)
 
 
-def _column_wise(axes: Axes) -> tuple[list[Any], list[str]]:
-    """Legend entries so that an arm's solid and hatched bars stand in one column."""
-    handles, labels = axes.get_legend_handles_labels()
-    return list(handles), list(labels)
+def _columns(axes: Axes, rows: Sequence[ResultRow]) -> tuple[list[Any], list[str]]:
+    """Legend entries, column by column: an arm's solid bar above its hatched one, or above nothing."""
+    found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    labels = [
+        label for row in rows for label in (f"{row.label}, here", f"{row.label}, paper" if row.paper else "")
+    ]
+    return [found.get(label, Patch(alpha=0)) for label in labels], labels
 
 
-def _line(axes: Axes, rounds: Sequence[float], values: Sequence[float], **style: Any) -> None:
-    """Rounds without a measurement are bridged, not broken."""
-    x, y = np.array(rounds, np.float64), np.array(values, np.float64)
+def _line(axes: Axes, passes: Sequence[float], values: Sequence[float], **style: Any) -> None:
+    """Points without a measurement are bridged, not broken."""
+    x, y = np.array(passes, np.float64), np.array(values, np.float64)
     measured = np.isfinite(y)
     if measured.any():
         axes.plot(x[measured], y[measured], **style)
+
+
+def _measured(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def _short(name: str) -> str:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fedlens.reports.predictions import Predictions
-
-_OUTLINE = (255, 255, 255)
-_OUTLINE_EDGE = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def gallery_item(
     image: npt.NDArray[np.uint8],
     overlay: npt.NDArray[np.uint8],
     *,
-    mask: npt.NDArray[np.bool_] | None = None,
+    outlined: bool = False,
     inside: float | None = None,
     side: int = 256,
 ) -> GalleryItem:
@@ -113,14 +111,13 @@ def gallery_item(
         case: The decision.
         image: (H, W) grey or (H, W, 3) RGB uint8.
         overlay: (H, W, 3) RGB uint8, the image with its saliency map.
-        mask: (H, W) expert's mask, drawn as an outline on the overlay.
-        inside: Share of the map's heat inside the mask, 0..1.
+        outlined: The overlay shows the expert's outline, too.
+        inside: Share of the map's heat inside that outline, 0..1.
         side: Longer side of the pictures in the report, pixels; smaller images keep their size.
     """
-    drawn = overlay if mask is None else draw_outline(overlay, mask)
     return GalleryItem(
         image_png=encode_png(image, side),
-        overlay_png=encode_png(drawn, side),
+        overlay_png=encode_png(overlay, side),
         true=case.true,
         predicted=case.predicted,
         probability=case.probability,
@@ -128,22 +125,9 @@ def gallery_item(
         source=case.source,
         image_id=case.image_id,
         right=case.right,
-        outlined=mask is not None,
+        outlined=outlined,
         inside=inside,
     )
-
-
-def draw_outline(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """A copy of an (H, W, 3) image with the mask's outline in white on black."""
-    drawn = image.copy()
-    resized = mask.astype(np.uint8)
-    if mask.shape != image.shape[:2]:
-        resized = cv2.resize(resized, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_NEAREST)
-    contours, _ = cv2.findContours(resized, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    width = max(1, round(max(image.shape[:2]) / 160))
-    cv2.drawContours(drawn, contours, -1, _OUTLINE_EDGE, 3 * width)
-    cv2.drawContours(drawn, contours, -1, _OUTLINE, width)
-    return drawn
 
 
 def encode_png(image: npt.NDArray[np.uint8], side: int) -> bytes:
@@ -151,7 +135,8 @@ def encode_png(image: npt.NDArray[np.uint8], side: int) -> bytes:
     scale = side / max(image.shape[:2])
     if scale < 1:
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        resized: npt.NDArray[Any] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = resized.astype(np.uint8)
     if image.ndim == 3:
         image = np.ascontiguousarray(image[..., ::-1])
     return cv2.imencode(".png", image)[1].tobytes()

@@ -14,10 +14,10 @@ from fedlens.metrics import (
     auroc,
     class_rates,
     confusion_matrix,
-    draws,
     macro_auroc,
     resample_aurocs,
     resample_confusions,
+    summaries,
     summarise,
 )
 from fedlens.metrics.classification import Floats
@@ -58,51 +58,43 @@ def measure_arm(
         **{f"source:{name}": predictions.of_source(name) for name in sources},
     }
     # A scope's own seed: draws of different hospitals stay independent, those of different arms paired.
-    measures = {
-        (arm, scope): _measure(part, resamples, seed + number)
-        for number, (scope, part) in enumerate(parts.items())
-        if len(part)
-    }
-    for name, measure in _measure_classes(predictions, resamples, seed).items():
-        measures[arm, f"class:{name}"] = measure
+    measures: Measures = {}
+    for number, (scope, part) in enumerate(parts.items()):
+        if len(part):
+            whole, classes = _measure(part, resamples, seed + number)
+            measures[arm, scope] = whole
+            if scope == "pooled":
+                measures |= {(arm, f"class:{name}"): measure for name, measure in classes.items()}
     return measures
 
 
-def _measure(predictions: Predictions, resamples: int, seed: int) -> Measure:
-    confusion = confusion_matrix(predictions.true, predictions.predicted, len(predictions.classes))
-    values = summarise(confusion)
-    values["auroc_macro"] = float(macro_auroc(auroc(predictions.true, predictions.probabilities)))
-    drawn = draws(
-        predictions.true,
-        predictions.probabilities,
-        predictions.groups,
-        SCOPE_METRICS,
-        resamples=resamples,
-        seed=seed,
-    )
-    return Measure(len(predictions), values, drawn)
-
-
-def _measure_classes(predictions: Predictions, resamples: int, seed: int) -> dict[str, Measure]:
-    """Each class against the rest; classes without test images are left out."""
+def _measure(predictions: Predictions, resamples: int, seed: int) -> tuple[Measure, dict[str, Measure]]:
+    """Figures over all classes, and of each class that has images against the rest."""
     true, predicted, groups = predictions.true, predictions.predicted, predictions.groups
     count = len(predictions.classes)
-    rates = class_rates(confusion_matrix(true, predicted, count))
-    rates["auroc"] = auroc(true, predictions.probabilities)
-    drawn = class_rates(resample_confusions(true, predicted, groups, count, resamples=resamples, seed=seed))
-    drawn["auroc"] = resample_aurocs(
+    confusion = confusion_matrix(true, predicted, count)
+    confusions = resample_confusions(true, predicted, groups, count, resamples=resamples, seed=seed)
+    areas = auroc(true, predictions.probabilities)
+    drawn_areas = resample_aurocs(
         true, predictions.probabilities, groups, resamples=min(resamples, AUROC_RESAMPLES), seed=seed
     )
-    support = np.bincount(true, minlength=count)
-    return {
+    whole = Measure(
+        len(predictions),
+        {**summarise(confusion), "auroc_macro": float(macro_auroc(areas))},
+        {**summaries(confusions), "auroc_macro": macro_auroc(drawn_areas)},
+    )
+    rates = {**class_rates(confusion), "auroc": areas}
+    drawn_rates = {**class_rates(confusions), "auroc": drawn_areas}
+    classes = {
         name: Measure(
-            int(support[index]),
+            int(confusion[index].sum()),
             {metric: float(rates[metric][index]) for metric in CLASS_METRICS},
-            {metric: drawn[metric][:, index] for metric in CLASS_METRICS},
+            {metric: drawn_rates[metric][:, index] for metric in CLASS_METRICS},
         )
         for index, name in enumerate(predictions.classes)
-        if support[index]
+        if confusion[index].any()
     }
+    return whole, classes
 
 
 def derived_measures(measures: Measures, hospitals: Sequence[str]) -> Measures:

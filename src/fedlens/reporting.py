@@ -1,0 +1,149 @@
+"""``fedlens report``: tables, figures and the stand-alone page from what a run folder holds."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedlens.arms import FEDERATED
+from fedlens.coordinator.history import HISTORY_NAME, read_history
+from fedlens.errors import HistoryError
+from fedlens.explain.overlay import overlay
+from fedlens.explain.saliency import saliency_maps
+from fedlens.files import write_text
+from fedlens.imaging.formats import read_mask, read_record
+from fedlens.imaging.preprocess import to_input
+from fedlens.models.checkpoint import load_checkpoint
+from fedlens.preparation import PreparedStudy, prepare
+from fedlens.progress import Progress, silent
+from fedlens.reports.comparison import Comparison, compare, load_arms, write_comparison
+from fedlens.reports.figures import TrainingCurve, training_curve
+from fedlens.reports.gallery import Case, GalleryItem, choose_cases, gallery_item
+from fedlens.reports.html import ReportInput, save_report
+from fedlens.reports.paper import markdown
+from fedlens.reports.predictions import PREDICTIONS_NAME, load_predictions
+from fedlens.reports.shares import shares_of
+from fedlens.run_folder import MODEL_NAME, kept_study
+
+REPORT_NAME = "report.html"
+TABLE_NAME = "table.md"
+_LIBRARIES = ("fedlens", "torch", "monai", "numpy", "opencv-python-headless", "pydicom")
+
+
+def write_report(folder: Path, *, prepared: PreparedStudy | None = None, progress: Progress = silent) -> Path:
+    """Write ``comparison.csv``, ``summary.csv``, ``gains.csv``, ``table.md`` and ``report.html``.
+
+    Args:
+        folder: A run folder with at least one finished arm.
+        prepared: The study's images, if the caller has them; else they are prepared again.
+        progress: Called with the step, and how far it is.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        HistoryError: No finished arm, or the run's settings are missing.
+        DataError: The study's images have gone or changed.
+    """
+    study = kept_study(folder)
+    if study is None:
+        raise HistoryError(f"No study.json in {folder}.", fix="Give the output folder of a run.")
+    prepared = prepared or prepare(study, progress=progress)
+    comparison = compare(load_arms(folder), resamples=study.compare.bootstrap, progress=progress)
+    write_comparison(folder, comparison)
+    write_text(folder / TABLE_NAME, markdown(comparison))
+    settings = study.model_dump(mode="json")
+    report = ReportInput(
+        title=study.name,
+        study=settings,
+        comparison=comparison,
+        curves=_curves(folder, study.training.passes),
+        shares=shares_of(prepared.manifest),
+        audit=_audit(study.data.folder),
+        gallery=_gallery(folder, prepared, comparison, progress),
+        command="fedlens compare" if len(comparison.arms) > 1 else "fedlens run",
+        versions=_versions(),
+        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        notes=_notes(settings),
+    )
+    save_report(folder / REPORT_NAME, report)
+    return folder / REPORT_NAME
+
+
+def _curves(folder: Path, passes: float) -> tuple[TrainingCurve, ...]:
+    paths = sorted(folder.glob(f"seed-*/*/{HISTORY_NAME}"))
+    return tuple(
+        training_curve(
+            path.parent.name,
+            int(path.parent.parent.name.removeprefix("seed-")),
+            read_history(path.parent),
+            passes=passes,
+        )
+        for path in paths
+    )
+
+
+def _audit(data: Path) -> Mapping[str, Any]:
+    path = data / "audit.json"
+    content: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return content
+
+
+def _gallery(
+    folder: Path, prepared: PreparedStudy, comparison: Comparison, progress: Progress
+) -> tuple[GalleryItem, ...]:
+    """Right and wrong cases of the federated network of the first seed, explained where they lie."""
+    arm = folder / f"seed-{comparison.seeds[0]}" / FEDERATED
+    if not (arm / PREDICTIONS_NAME).is_file():
+        return ()
+    cases = choose_cases(load_predictions(arm / PREDICTIONS_NAME))
+    rows = {record.image_id: row for row, record in enumerate(prepared.manifest)}
+    network, contract = load_checkpoint(arm / MODEL_NAME, classes=prepared.classes)
+    pixels = np.stack([prepared.pixels[rows[case.image_id]] for case in cases])
+    targets = torch.tensor([contract.classes.index(case.predicted) for case in cases])
+    maps = saliency_maps(
+        network,
+        to_input(torch.from_numpy(pixels)),
+        classes=contract.classes,
+        files=[case.image_id for case in cases],
+        targets=targets,
+    )
+    items = []
+    for done, (case, saliency) in enumerate(zip(cases, maps, strict=True)):
+        progress("explain", done, len(cases))
+        items.append(_item(case, rows[case.image_id], saliency.values, prepared))
+    progress("explain", len(cases), len(cases))
+    return tuple(items)
+
+
+def _item(case: Case, row: int, values: np.ndarray, prepared: PreparedStudy) -> GalleryItem:
+    record = prepared.manifest.records[row]
+    image = read_record(prepared.manifest, record)
+    path = prepared.manifest.mask_path(record)
+    mask = read_mask(path) if path is not None and path.is_file() else None
+    if mask is not None and (mask.shape != image.shape[:2] or not mask.any()):
+        mask = None
+    drawn = overlay(image, values, mask=mask)
+    return gallery_item(case, image, drawn, outlined=mask is not None)
+
+
+def _versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {**found, "python": platform.python_version(), "machine": platform.machine()}
+
+
+def _notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = [
+        "Updates travel in the clear on this one machine; sealed rounds are not part of this version.",
+    ]
+    if settings["federation"]["strategy"] == "fedbn":
+        notes.append("FedBN: every hospital keeps its own normalisation, so maps show the global network.")
+    return tuple(notes)

@@ -1,0 +1,141 @@
+"""A made-up comparison: four hospitals, three sources, arms of different skill."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fedlens.reports.comparison import ArmPredictions, Comparison, compare
+from fedlens.reports.figures import TrainingCurve
+from fedlens.reports.gallery import GalleryItem, choose_cases, gallery_item
+from fedlens.reports.html import ReportInput
+from fedlens.reports.predictions import Predictions
+from fedlens.reports.shares import Share
+
+CLASSES = ("glioma", "meningioma", "normal", "pneumonia", "mel", "nevus")
+SOURCES = {"brain_mri": (0, 1, 2), "chest_xray": (2, 3), "ham10000": (4, 5)}
+HOSPITALS = ("A", "B", "C", "D")
+SKILL = {"local-A": 2.4, "local-B": 2.9, "local-C": 2.6, "local-D": 2.1, "central": 4.3, "federated": 4.1}
+
+
+def fake_predictions(arm: str = "federated", seed: int = 0, images: int = 480) -> Predictions:
+    """Test images are the same for every arm and seed; what is said about them is not."""
+    world = np.random.default_rng(1)
+    sources = world.choice(list(SOURCES), images)
+    true = np.array([world.choice(SOURCES[source]) for source in sources])
+    groups = np.arange(images) // 2
+    hospitals = np.array(HOSPITALS)[world.choice(4, images, p=[0.2, 0.3, 0.3, 0.2])[groups * 2]]
+    own = np.random.default_rng([seed, sum(map(ord, arm))])
+    logits = own.normal(size=(images, len(CLASSES)))
+    logits[np.arange(images), true] += SKILL[arm]
+    shares = np.exp(logits)
+    return Predictions(
+        image_ids=np.array([f"{source}/{index:05d}.png" for index, source in enumerate(sources)]),
+        hospitals=hospitals,
+        sources=sources,
+        groups=np.array([f"patient-{group}" for group in groups]),
+        true=true.astype(np.int64),
+        probabilities=(shares / shares.sum(1, keepdims=True)).astype(np.float32),
+        classes=CLASSES,
+    )
+
+
+def fake_arms(seeds: tuple[int, ...] = (0,), images: int = 480) -> list[ArmPredictions]:
+    arms = [ArmPredictions(seed, arm, fake_predictions(arm, seed, images)) for seed in seeds for arm in SKILL]
+    federated = [entry for entry in arms if entry.arm == "federated"]
+    return arms + [ArmPredictions(entry.seed, "explainable", entry.predictions) for entry in federated]
+
+
+def fake_gallery() -> tuple[GalleryItem, ...]:
+    y, x = np.mgrid[:150, :200]
+    items = []
+    for number, case in enumerate(choose_cases(fake_predictions(), right=2, wrong=2)):
+        grey = (110 + 60 * np.sin(x / (9 + number)) * np.cos(y / 17)).astype(np.uint8)
+        heat = np.exp(-(((x - 60 - 6 * number) / 28) ** 2) - ((y - 70) / 24) ** 2)[..., None]
+        overlay = (grey[..., None] * (1 - 0.7 * heat) + heat * [180, 60, 20]).astype(np.uint8)
+        outlined = case.source != "chest_xray"
+        items.append(gallery_item(case, grey, overlay, outlined=outlined, inside=0.41 if outlined else None))
+    return tuple(items)
+
+
+def fake_curves() -> tuple[TrainingCurve, ...]:
+    passes = np.arange(1, 31)
+    curves = []
+    for arm, best in [
+        *((f"local-{name}", 0.78) for name in HOSPITALS),
+        ("central", 0.94),
+        ("federated", 0.93),
+    ]:
+        noise = np.random.default_rng(sum(map(ord, arm))).normal(0, 0.008, 30)
+        accuracy = best - 0.5 * np.exp(-passes / 6) + noise
+        loss = 2.2 * (1 - accuracy)
+        curves.append(
+            TrainingCurve(
+                arm,
+                0,
+                tuple(passes),
+                tuple(loss * 0.8),
+                tuple(loss),
+                tuple(np.where(passes % 2, accuracy, np.nan)),
+            )
+        )
+    return tuple(curves)
+
+
+def fake_shares() -> tuple[Share, ...]:
+    rng = np.random.default_rng(0)
+    return tuple(
+        Share(hospital, source, CLASSES[label], split, int(rng.integers(20, 900) * share))
+        for hospital in HOSPITALS
+        for source, labels in SOURCES.items()
+        for label in labels
+        for split, share in (("train", 0.7), ("validation", 0.1), ("test", 0.2))
+    )
+
+
+def fake_audit() -> dict[str, object]:
+    return {
+        "images": 20558,
+        "groups": 15117,
+        "clusters": 13904,
+        "copies": 3321,
+        "mirrored": 912,
+        "findings": [
+            {
+                "severity": "warning",
+                "title": "source cue",
+                "detail": "notumor stands out by width.",
+                "images": [],
+            },
+            {
+                "severity": "error",
+                "title": "copies with different labels",
+                "detail": "4 groups.",
+                "images": [],
+            },
+            {"severity": "note", "title": "patients unknown", "detail": "6293 images.", "images": []},
+            {"severity": "note", "title": "patients unknown", "detail": "12 images.", "images": []},
+        ],
+    }
+
+
+@pytest.fixture(scope="session")
+def comparison() -> Comparison:
+    return compare(fake_arms(), resamples=200)
+
+
+@pytest.fixture(scope="session")
+def report(comparison: Comparison) -> ReportInput:
+    return ReportInput(
+        title="Three modalities, four hospitals",
+        study={"name": "paper", "training": {"passes": 50.0, "batch_size": 32}, "compare": {"seeds": [0]}},
+        comparison=comparison,
+        curves=fake_curves(),
+        shares=fake_shares(),
+        audit=fake_audit(),
+        gallery=fake_gallery(),
+        command="fedlens compare paper.toml",
+        versions={"fedlens": "0.1.0", "torch": "2.13.0", "processor": "Xeon, 2 cores"},
+        created="24 November 2026",
+        notes=("Images are at 224 x 224 pixels.",),
+    )
