@@ -41,13 +41,18 @@ def random_images(folder: Path, count: int, size: int) -> HospitalImages:
     )
 
 
-def forward_backward(network: Network, inputs: Tensor, labels: Tensor, *, fast: bool) -> None:
-    """One forward and backward pass; ``fast`` as FedLens trains, else plain float32."""
+def forward_backward(network: Network, inputs: Tensor, labels: Tensor, *, steps: int, fast: bool) -> None:
+    """Forward and backward passes; ``fast`` as FedLens trains, else plain float32."""
+    for _ in range(steps):
+        _one_pass(network, inputs, labels, fast=fast)
+
+
+def _one_pass(network: Network, inputs: Tensor, labels: Tensor, *, fast: bool) -> None:
     device = inputs.device
     context = autocast(TrainingSettings(), network.name, device) if fast else contextlib.nullcontext()
     with context:
         logits = network(inputs).float()
-    nn.functional.cross_entropy(logits, labels).backward()
+    torch.autograd.backward(nn.functional.cross_entropy(logits, labels))
     for weight in network.parameters():
         weight.grad = None
 
@@ -95,12 +100,10 @@ def main() -> None:
             row = {
                 "loop": seconds(lambda: train(fast, optimizer, images, settings, augmentation, plan)),
                 "ready": seconds(
-                    lambda: [
-                        forward_backward(fast, ready_fast, labels, fast=True) for _ in range(options.steps)
-                    ]
+                    lambda: forward_backward(fast, ready_fast, labels, steps=options.steps, fast=True)
                 ),
                 "plain": seconds(
-                    lambda: [forward_backward(plain, ready, labels, fast=False) for _ in range(options.steps)]
+                    lambda: forward_backward(plain, ready, labels, steps=options.steps, fast=False)
                 ),
             }
             if repetition:  # the first warms caches and allocators

@@ -64,7 +64,7 @@ def compare(study: Study, *, progress: Progress = silent) -> CompareResult:
 
 def _train_arms(prepared: PreparedStudy, progress: Progress) -> None:
     wanted = prepared.study.compare.arms
-    names = [CENTRAL] if CENTRAL in wanted else []
+    names: list[str] = [CENTRAL] if CENTRAL in wanted else []
     if FEDERATED in wanted or EXPLAINABLE in wanted:
         names.append(FEDERATED)
     if "local" in wanted:

@@ -58,7 +58,9 @@ class Hospital:
         self._study = study
         self._digest = study.digest()
         self._device = choose_device(study.training.device)
-        self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network: Network = network.to(  # type: ignore[call-overload]
+            self._device, memory_format=torch.channels_last
+        )
         self._fingerprint = fingerprint(network)
         self._splits = splits
         self._folder = folder

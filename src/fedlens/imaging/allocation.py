@@ -1,7 +1,9 @@
 """Dealing clusters of images into parts, so that every kind of image keeps its proportions.
 
 Splits, hospital shares and subsets are all dealt in the same way: whole clusters, the larger first
-and equals in a seeded random order, each into the part that it brings nearest to its targets.
+and equals in a seeded random order, each into the part that lags most behind its share of what has
+been dealt so far. Measuring against the final target instead would send all large clusters to the
+largest part: patients with many images would train, and only those with few would test.
 """
 
 from __future__ import annotations
@@ -78,8 +80,8 @@ def _count(
 
 
 def _greedy(table: Floats, targets: Floats) -> list[int]:
-    """Part of each cluster: where the squared distance from the targets, relative to the size of each
-    stratum, grows least.
+    """Part of each cluster: where the squared distance from the parts' shares of what was dealt so far,
+    relative to the size of each stratum, grows least.
 
     Args:
         table: (clusters, strata + 1), in the order of dealing; the last column is the sum.
@@ -87,10 +89,12 @@ def _greedy(table: Floats, targets: Floats) -> list[int]:
     """
     weights = 1 / targets.sum(axis=1)
     weights[-1] *= _SUM_WEIGHT
-    missing = targets.copy()
+    fractions = targets / np.maximum(targets.sum(axis=1, keepdims=True), 1)
+    missing = np.zeros_like(targets)
     closed = targets[-1] <= 0
     parts = []
     for row in table:
+        missing += fractions * row[:, None]
         inside = np.flatnonzero(row)
         # (missing - row)^2 - missing^2, for every part.
         growth = (row[inside, None] * (row[inside, None] - 2 * missing[inside])) * weights[inside, None]

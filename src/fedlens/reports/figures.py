@@ -27,6 +27,7 @@ from fedlens.reports.shares import Share, class_counts
 
 _WIDTH = 9.2
 _LONGEST_NAME = 22
+_LETTER = 0.08
 
 
 @dataclass(frozen=True)
@@ -301,7 +302,8 @@ def _heat(
             color = "#ffffff" if back < 0.53 else "#10161d"
             color = theme.faint if not count else color
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8.5)
-        turn = sum(len(_short(name)) for name in columns) > 9 * size[0]
+        # Names stand level only where the longest fits its column.
+        turn = max(len(_short(name)) for name in columns) * _LETTER > (size[0] - 1.8) / len(columns)
         axes.set_xticks(
             range(len(columns)),
             [_short(name) for name in columns],

@@ -71,8 +71,8 @@ def _against_central(result: Difference) -> str:
         else f"clearly {'better' if result.difference > 0 else 'worse'}"
     )
     return (
-        f"A network trained on all images in one place reaches {percent(result.second)} %: federation differs "
-        f"by {points(result.difference)} points ({_points_range(result)}), {said}."
+        f"A network trained on all images in one place reaches {percent(result.second)} %: federation "
+        f"differs by {points(result.difference)} points ({_points_range(result)}), {said}."
     )
 
 

@@ -86,7 +86,7 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
     spread = f"± is the standard deviation over {seeds} training seeds" if seeds > 1 else "one training seed"
     intervals = (
         f"Ours: {comparison.images:,} test images of {comparison.groups:,} patients, lesions or clusters of "
-        "copies, none of which has an image in training. In brackets: 95 % bootstrap interval that resamples "
+        "copies, none of which has an image in training. Ranges are 95 % bootstrap intervals that resample "
         f"those groups; {spread}."
     )
     notes = [intervals, AVERAGING_NOTE]
