@@ -9,9 +9,7 @@ from fedlens.arms import CENTRAL, FEDERATED, LOCAL, arm_folder, train_arm
 from fedlens.files import write_bytes
 from fedlens.preparation import PreparedStudy, prepare
 from fedlens.progress import Progress, silent
-from fedlens.reporting import REPORT_NAME, write_report
-from fedlens.reports.comparison import compare as measure
-from fedlens.reports.comparison import load_arms
+from fedlens.reporting import measure_and_report
 from fedlens.reports.paper import markdown
 from fedlens.reports.predictions import PREDICTIONS_NAME
 from fedlens.run_folder import keep_study, run_folder
@@ -57,9 +55,8 @@ def compare(study: Study, *, progress: Progress = silent) -> CompareResult:
             PreparedStudy(seeded, prepared.manifest, prepared.pixels, prepared.classes, prepared.hospitals),
             progress,
         )
-    report = write_report(folder, prepared=prepared, progress=progress)
-    comparison = measure(load_arms(folder), resamples=study.compare.bootstrap)
-    return CompareResult(folder, folder / REPORT_NAME, markdown(comparison), report.parent / "comparison.csv")
+    report = measure_and_report(folder, prepared=prepared, progress=progress)
+    return CompareResult(folder, report.page, markdown(report.comparison), folder / "comparison.csv")
 
 
 def _train_arms(prepared: PreparedStudy, progress: Progress) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,4 +147,6 @@ def _examples(study: Study) -> list[Path]:
 
 
 def _marker(*, finished: bool) -> dict[str, Any]:
-    return {"finished": finished, "images": _IMAGES, "seed": _SEED, "study": STUDY_TEXT}
+    # The digest changes with defaults too, and rounds of other settings cannot be gone on with.
+    digest = Study.model_validate(tomllib.loads(STUDY_TEXT)).digest()
+    return {"finished": finished, "images": _IMAGES, "seed": _SEED, "settings": digest}

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,40 @@ from fedlens.reports.paper import markdown
 from fedlens.reports.predictions import PREDICTIONS_NAME, load_predictions
 from fedlens.reports.shares import shares_of
 from fedlens.run_folder import MODEL_NAME, kept_study
+from fedlens.study import Study
 
 REPORT_NAME = "report.html"
 TABLE_NAME = "table.md"
 _LIBRARIES = ("fedlens", "torch", "monai", "numpy", "opencv-python-headless", "pydicom")
 
 
-def write_report(folder: Path, *, prepared: PreparedStudy | None = None, progress: Progress = silent) -> Path:
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was written: the page, and the figures behind it."""
+
+    page: Path
+    comparison: Comparison
+
+
+def write_report(folder: Path, *, progress: Progress = silent) -> Path:
+    """Write the tables and the page of a run folder again, without training; returns the page's path.
+
+    Raises:
+        HistoryError: No finished arm, or the run's settings are missing.
+        DataError: The study's images have gone or changed.
+    """
+    return measure_and_report(folder, progress=progress).page
+
+
+def measure_and_report(
+    folder: Path, *, prepared: PreparedStudy | None = None, progress: Progress = silent
+) -> Report:
     """Write ``comparison.csv``, ``summary.csv``, ``gains.csv``, ``table.md`` and ``report.html``.
 
     Args:
         folder: A run folder with at least one finished arm.
         prepared: The study's images, if the caller has them; else they are prepared again.
         progress: Called with the step, and how far it is.
-
-    Returns:
-        The page's path.
 
     Raises:
         HistoryError: No finished arm, or the run's settings are missing.
@@ -60,7 +79,7 @@ def write_report(folder: Path, *, prepared: PreparedStudy | None = None, progres
     comparison = compare(load_arms(folder), resamples=study.compare.bootstrap, progress=progress)
     write_comparison(folder, comparison)
     write_text(folder / TABLE_NAME, markdown(comparison))
-    settings = study.model_dump(mode="json")
+    settings = _shareable(study)
     report = ReportInput(
         title=study.name,
         study=settings,
@@ -75,7 +94,15 @@ def write_report(folder: Path, *, prepared: PreparedStudy | None = None, progres
         notes=_notes(settings),
     )
     save_report(folder / REPORT_NAME, report)
-    return folder / REPORT_NAME
+    return Report(folder / REPORT_NAME, comparison)
+
+
+def _shareable(study: Study) -> dict[str, Any]:
+    """The settings without the paths of this machine."""
+    settings = study.model_dump(mode="json", exclude={"output"})
+    settings["data"]["folder"] = study.data.folder.name
+    settings["model"]["start"] = study.model.start.name if study.model.start else None
+    return settings
 
 
 def _curves(folder: Path, passes: float) -> tuple[TrainingCurve, ...]:
@@ -146,4 +173,6 @@ def _notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
     ]
     if settings["federation"]["strategy"] == "fedbn":
         notes.append("FedBN: every hospital keeps its own normalisation, so maps show the global network.")
+    if settings["training"]["patience"]:
+        notes.append("Early stopping was on: an arm that stopped early passed its images less often.")
     return tuple(notes)

@@ -12,7 +12,7 @@ from fedlens.errors import HistoryError
 from fedlens.metrics import confusion_matrix, summarise
 from fedlens.preparation import prepare
 from fedlens.progress import Progress, silent
-from fedlens.reporting import write_report
+from fedlens.reporting import measure_and_report
 from fedlens.run_folder import keep_study, run_folder
 from fedlens.study import Study
 
@@ -58,5 +58,5 @@ def run(study: Study, *, resume: bool = False, progress: Progress = silent) -> R
     result = train_arm(prepared, FEDERATED, resume=resume, progress=progress)
     predictions = result.predictions
     confusion = confusion_matrix(predictions.true, predictions.predicted, len(predictions.classes))
-    report = write_report(folder, prepared=prepared, progress=progress)
-    return RunResult(folder, summarise(confusion), report)
+    report = measure_and_report(folder, prepared=prepared, progress=progress)
+    return RunResult(folder, summarise(confusion), report.page)

@@ -130,6 +130,17 @@ def test_report_is_written_and_nothing_but_clusters_changes(study: Manifest) -> 
     assert {path: path.read_bytes() for path in files} == files
 
 
+def test_table_counts_labels_down_or_across(study: Manifest) -> None:
+    def lines(manifest: Manifest) -> list[list[str]]:
+        manifest.save()
+        return [line.split() for line in audit(manifest.folder).text().splitlines()]
+
+    few = lines(study.with_column("hospital", ["A"] * 6 + ["B"] * 2))
+    assert ["label", "A", "B", "all"] in few and ["a", "4", "1", "5"] in few and ["b", "2", "1", "3"] in few
+    many = lines(study.with_column("hospital", [*"AABBCCDD"]))
+    assert ["hospital", "a", "b", "all"] in many and ["D", "1", "1", "2"] in many
+
+
 def test_interrupted_audit_leaves_the_folder_as_it_was(study: Manifest) -> None:
     def interrupt(step: str, done: int, total: int) -> None:
         if step.startswith("compare"):

@@ -55,15 +55,18 @@ def _summary(report: AuditReport) -> Table:
 
 
 def _balance(column: str, counts: dict[str, dict[str, int]]) -> Table:
-    labels = sorted({label for row in counts.values() for label in row})
+    """Images by label and value; the longer of both runs down the page."""
+    values, labels = list(counts), sorted({label for row in counts.values() for label in row})
+    upright = len(labels) >= len(values)
+    rows, columns = (labels, values) if upright else (values, labels)
     table = Table(title=f"\nImages by {column} and label", box=box.SIMPLE, title_justify="left")
-    table.add_column(column, overflow="fold")
-    for label in labels:
-        table.add_column(escape(label), justify="right", overflow="fold")
-    table.add_column("all", justify="right")
-    for value, row in counts.items():
-        cells = [str(row.get(label, 0)) for label in labels]
-        table.add_row(escape(value), *cells, str(sum(row.values())))
+    table.add_column("label" if upright else column, overflow="fold")
+    for name in (*map(escape, columns), "all"):
+        table.add_column(name, justify="right", overflow="fold")
+    for row in rows:
+        pairs = [(name, row) if upright else (row, name) for name in columns]
+        cells = [counts[value].get(label, 0) for value, label in pairs]
+        table.add_row(escape(row), *map(str, cells), str(sum(cells)))
     return table
 
 
