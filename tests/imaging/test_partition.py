@@ -82,7 +82,8 @@ def test_paper_shares_are_scaled_in_every_split() -> None:
     for name in ("train", "validation", "test"):
         counts = sizes(done, name)
         for hospital, share in zip("ABCD", (5000, 6000, 6500, 5401), strict=True):
-            assert counts[hospital] / sum(counts.values()) == pytest.approx(share / 22901, abs=0.04)
+            # Six strata in clusters of up to three: less than one image off in each.
+            assert abs(counts[hospital] - sum(counts.values()) * share / 22901) < 6
 
 
 def test_equal_shares_have_equal_labels() -> None:

@@ -176,3 +176,16 @@ def test_unknown_label_is_refused_with_the_nearest() -> None:
         relabel(crowd({"glioma": 1, "none": 1}), {"gliom": "tumor"})
     with pytest.raises(SettingsError, match="empty"):
         relabel(crowd({"glioma": 1}), {"glioma": ""})
+
+
+def test_patients_with_many_images_are_tested_on_as_often_as_those_with_few() -> None:
+    sizes = [40] * 20 + [10] * 40 + [1] * 300
+    records = []
+    for cluster, size in enumerate(sizes):
+        records += [image(len(records) + place, "a", f"c{cluster}") for place in range(size)]
+    done = split(Manifest(Path("nowhere"), tuple(records)), validation=0.1, test=0.2, seed=0)
+    images = Counter((sizes[int(cluster_of(record)[1:])], record.split) for record in done)
+    for size in (40, 10, 1):
+        total = sum(images[size, name] for name in ("train", "validation", "test"))
+        assert images[size, "test"] / total == pytest.approx(0.2, abs=0.05)
+        assert images[size, "validation"] / total == pytest.approx(0.1, abs=0.05)
