@@ -6,7 +6,7 @@
     python benchmarks/paper_table.py --data three --scale small --out runs/small
 
 ``full``: 224 px, batch 32, Adam 0.001, constant rate, 50 image passes, 50 rounds, the paper's shares.
-``small``: 96 px and 6 passes, for two cores. Finished arms and rounds are kept: run it again to go on.
+``small``: 96 px and 4 passes, for two cores. Finished arms and rounds are kept: run it again to go on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from fedlens.reports.comparison import compare as measure
 from fedlens.reports.comparison import load_arms
 
 TUMOUR = {"glioma": "tumor", "meningioma": "tumor", "pituitary": "tumor"}
-SCALES = {"full": (224, 50.0, 50), "small": (96, 6.0, 6)}
+SCALES = {"full": (224, 50.0, 50), "small": (96, 4.0, 4)}
 
 
 def paper_study(data: Path, out: Path, scale: str, seeds: tuple[int, ...]) -> Study:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedlens.errors import HistoryError
-from fedlens.run_folder import find_model, keep_study, kept_study
+from fedlens.imaging.manifest import ImageRecord, Manifest
+from fedlens.run_folder import find_model, hold_images, keep_study, kept_study
 from fedlens.study import DataSettings, Study
 
 
@@ -51,3 +52,35 @@ def test_arms_that_are_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match="It has local-A") as caught:
         find_model(tmp_path, "federated")
     assert "--arm" in caught.value.fix
+
+
+def _record(number: int, **changes: str) -> ImageRecord:
+    told = {"split": "train", "hospital": "A", "label": "nv", "sha256": f"{number:064d}", **changes}
+    return ImageRecord(
+        image_id=f"s/{number}",
+        file=f"{number}.png",
+        group=f"s:{number}",
+        modality="xray",
+        source="s",
+        width=8,
+        height=8,
+        **told,
+    )
+
+
+def test_a_run_goes_on_over_the_same_images_in_any_order(tmp_path: Path) -> None:
+    records = (_record(1), _record(2, split="test"))
+    hold_images(tmp_path, Manifest(tmp_path, records))
+
+    hold_images(tmp_path, Manifest(tmp_path / "moved", records[::-1]))
+
+
+@pytest.mark.parametrize("change", [{"split": "train"}, {"hospital": "B"}, {"label": "mel"}, {"sha256": "0"}])
+def test_a_run_does_not_go_on_over_other_images(tmp_path: Path, change: dict[str, str]) -> None:
+    hold_images(tmp_path, Manifest(tmp_path, (_record(1), _record(2, split="test"))))
+    before = (tmp_path / "images.json").read_bytes()
+
+    with pytest.raises(HistoryError, match="other images"):
+        hold_images(tmp_path, Manifest(tmp_path, (_record(1), _record(2, **{"split": "test", **change}))))
+
+    assert (tmp_path / "images.json").read_bytes() == before

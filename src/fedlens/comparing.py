@@ -12,7 +12,7 @@ from fedlens.progress import Progress, silent
 from fedlens.reporting import measure_and_report
 from fedlens.reports.paper import markdown
 from fedlens.reports.predictions import PREDICTIONS_NAME
-from fedlens.run_folder import keep_study, run_folder
+from fedlens.run_folder import hold_images, keep_study, run_folder
 from fedlens.study import Study
 
 EXPLAINABLE = "explainable"
@@ -48,6 +48,7 @@ def compare(study: Study, *, progress: Progress = silent) -> CompareResult:
     """
     folder = run_folder(study)
     prepared = prepare(study, progress=progress)
+    hold_images(folder, prepared.manifest)
     keep_study(study, folder)
     for seed in study.compare.seeds:
         seeded = study.model_copy(update={"seed": seed})

@@ -4,6 +4,7 @@
 
     runs/NAME/
       study.json                  the settings as they were run, paths made absolute
+      images.json                 digest of which image is in which split at which hospital
       seed-0/federated/model/     weights.safetensors, contract.json
       seed-0/federated/           history.jsonl, rounds/, predictions.parquet
       explanations/               saliency maps drawn afterwards
@@ -11,16 +12,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from fedlens.errors import HistoryError, SettingsError
-from fedlens.files import write_text
+from fedlens.files import write_json, write_text
+from fedlens.imaging.manifest import Manifest
 from fedlens.models.checkpoint import CONTRACT_NAME
 from fedlens.study import Study
 
 STUDY_NAME = "study.json"
+IMAGES_NAME = "images.json"
 MODEL_NAME = "model"
 
 
@@ -61,6 +66,37 @@ def kept_study(folder: Path) -> Study | None:
                     fix="Use the version of FedLens that wrote it, or run the study again.",
                 ) from error
     return None
+
+
+def hold_images(folder: Path, manifest: Manifest) -> None:
+    """Bind a run folder to its images, splits and shares: noted at first, checked from then on.
+
+    Settings alone do not fix them. After another import or audit, images that one arm was trained on
+    could be another's test images.
+
+    Args:
+        folder: The run folder.
+        manifest: The images in use, with split and hospital.
+
+    Raises:
+        HistoryError: The folder holds a run over other images, splits or shares.
+    """
+    rows = sorted(
+        (record.sha256, record.image_id, record.label, record.split, record.hospital) for record in manifest
+    )
+    found = {"images": len(rows), "digest": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
+    path = folder / IMAGES_NAME
+    if not path.exists():
+        write_json(path, found)
+        return
+    held = json.loads(path.read_bytes())
+    if held != found:
+        raise HistoryError(
+            f"{folder} holds a run over other images, splits or shares.",
+            why=f"It was made with {held['images']:,} images and now there are {found['images']:,}. Where "
+            "the number is the same, labels, copies or the way of splitting have changed.",
+            fix="Choose another output in the study file, or remove the folder.",
+        )
 
 
 def find_model(run: Path, arm: str) -> Path:

@@ -13,7 +13,7 @@ from fedlens.metrics import confusion_matrix, summarise
 from fedlens.preparation import prepare
 from fedlens.progress import Progress, silent
 from fedlens.reporting import measure_and_report
-from fedlens.run_folder import keep_study, run_folder
+from fedlens.run_folder import hold_images, keep_study, run_folder
 from fedlens.study import Study
 
 
@@ -54,6 +54,7 @@ def run(study: Study, *, resume: bool = False, progress: Progress = silent) -> R
             fix="Go on with it: --resume. Or choose another output in the study file.",
         )
     prepared = prepare(study, progress=progress)
+    hold_images(folder, prepared.manifest)
     keep_study(study, folder)
     result = train_arm(prepared, FEDERATED, resume=resume, progress=progress)
     predictions = result.predictions

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import fedlens
-from fedlens.cli.output import JsonOption, show
+from fedlens.cli.output import JsonOption, near, show
 from fedlens.cli.progress import shown
 from fedlens.errors import SettingsError
 from fedlens.study import Study
@@ -38,7 +38,7 @@ def compare(
         context,
         {**files, "table": result.table},
         result.table,
-        f"\nOpen {result.report}\nFigures: {result.csv}",
+        f"\nOpen {near(result.report)}\nFigures: {near(result.csv)}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +52,12 @@ def show_error(context: typer.Context, error: FedLensError) -> None:
     console.print(f"[bold red]Error:[/] {escape(error.what)}", soft_wrap=True)
     for voice in filter(None, (error.why, error.fix)):
         console.print(f"  {voice}", soft_wrap=True, markup=False)
+
+
+def near(path: Path) -> Path:
+    """The path as one would type it here: relative where it lies below the working folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, text: int = 1) -> Table:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import fedlens
-from fedlens.cli.output import JsonOption, show
+from fedlens.cli.output import JsonOption, near, show
 
 
 def report(
@@ -18,7 +18,7 @@ def report(
 ) -> None:
     """Rebuild tables, figures and report.html without training anything."""
     path = fedlens.write_report(run)
-    show(context, {"report": str(path)}, f"Open {path}")
+    show(context, {"report": str(path)}, f"Open {near(path)}")
 
 
 def register(app: typer.Typer) -> None:

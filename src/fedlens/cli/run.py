@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import fedlens
-from fedlens.cli.output import JsonOption, show, table
+from fedlens.cli.output import JsonOption, near, show, table
 from fedlens.cli.progress import shown
 
 
@@ -27,7 +27,7 @@ def run(
         context,
         {"folder": str(result.folder), "report": str(result.report), "metrics": dict(result.metrics)},
         table("Test images, all hospitals", ["metric", "value"], rows),
-        f"\nOpen {result.report}\nNext: fedlens explain {result.folder} IMAGE...",
+        f"\nOpen {near(result.report)}\nNext: fedlens explain {near(result.folder)} IMAGE...",
     )
 
 
