@@ -45,13 +45,13 @@ by = "site"
 size = 96
 
 [training]
-passes = 16
+passes = 10
 batch_size = 32
 learning_rate = 0.002
 schedule = "cosine"
 
 [federation]
-rounds = 32
+rounds = 20
 batch_size = 16
 evaluate_every = 4
 """
