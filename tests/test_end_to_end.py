@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import fedlens
 
@@ -158,3 +159,18 @@ def test_the_target_can_be_chosen_and_is_checked(
         fedlens.explain_images(compared.folder, [image], out=tmp_path, target="tumour")
 
     assert saliency.target_name == "tumor"
+
+
+def test_under_fedbn_every_hospital_has_a_network_of_its_own(home: Path) -> None:
+    text = STUDY.format(output="fedbn").replace("rounds = 4", 'rounds = 2\nstrategy = "fedbn"')
+    (home / "fedbn.toml").write_text(text)
+
+    result = fedlens.run(fedlens.load_study(home / "fedbn.toml"))
+
+    models = sorted(result.folder.glob("seed-0/federated/hospitals/*/model"))
+    states = [load_file(folder / "weights.safetensors") for folder in models]
+    assert len(states) == 4
+    shared = {name for name in states[0] if np.array_equal(states[0][name], states[1][name])}
+    assert any("weight" in name for name in shared)
+    assert any("running_mean" in name for name in set(states[0]) - shared)
+    assert "own normalisation" in result.report.read_text()

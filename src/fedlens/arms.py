@@ -34,7 +34,7 @@ from fedlens.models.registry import build_network
 from fedlens.preparation import PreparedStudy
 from fedlens.progress import Progress, silent
 from fedlens.reports.predictions import PREDICTIONS_NAME, Predictions
-from fedlens.run_folder import MODEL_NAME, run_folder
+from fedlens.run_folder import HOSPITALS_NAME, MODEL_NAME, run_folder
 from fedlens.study import FederationSettings, Study
 
 FEDERATED = "federated"
@@ -99,7 +99,7 @@ def train_arm(
     )
     predictions = _predict(prepared, members, rounds, early=study.training.patience > 0)
     predictions.save(folder / PREDICTIONS_NAME)
-    _save_model(prepared, study, network, rounds, folder / MODEL_NAME)
+    _save_models(prepared, study, members, rounds, folder)
     return ArmResult(name, folder, rounds, predictions)
 
 
@@ -139,7 +139,7 @@ def _members(prepared: PreparedStudy, study: Study, name: str, folder: Path) -> 
             study,
             initial_network(study, classes=len(prepared.classes)),
             splits,
-            folder / "hospitals" / (owner or "all"),
+            folder / HOSPITALS_NAME / (owner or "all"),
             batch_size=study.federation.batch_size or study.training.batch_size,
         )
         members.append(member)
@@ -176,17 +176,22 @@ def _predict(
     )
 
 
-def _save_model(
-    prepared: PreparedStudy, study: Study, network: Network, rounds: RoundsResult, folder: Path
+def _save_models(
+    prepared: PreparedStudy, study: Study, members: list[Hospital], rounds: RoundsResult, folder: Path
 ) -> None:
+    """The global network; under FedBN every hospital's own too, at home, since only these are whole."""
     parameters, number = _final(rounds, early=study.training.patience > 0)
     contract = Contract(
         model=study.model,
         classes=prepared.classes,
         preprocess=study.preprocess,
         preprocess_digest=digest(study.preprocess),
-        fingerprint=fingerprint(network),
+        fingerprint=fingerprint(members[0].network_with(parameters, number)),
         study=study.digest(),
         round=number,
     )
-    save_checkpoint(folder, parameters, contract)
+    save_checkpoint(folder / MODEL_NAME, parameters, contract)
+    if study.federation.strategy == "fedbn":
+        for member in members:
+            own = to_parameters(member.network_with(parameters, number))
+            save_checkpoint(folder / HOSPITALS_NAME / member.name / MODEL_NAME, own, contract)

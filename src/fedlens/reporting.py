@@ -6,7 +6,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from fedlens.arms import FEDERATED
 from fedlens.coordinator.history import HISTORY_NAME, read_history
 from fedlens.errors import HistoryError
 from fedlens.explain.overlay import overlay
-from fedlens.explain.saliency import saliency_maps
+from fedlens.explain.saliency import SaliencyMap, saliency_maps
 from fedlens.files import write_text
 from fedlens.imaging.formats import read_mask, read_record
 from fedlens.imaging.preprocess import to_input
@@ -32,7 +32,7 @@ from fedlens.reports.html import ReportInput, save_report
 from fedlens.reports.paper import markdown
 from fedlens.reports.predictions import PREDICTIONS_NAME, load_predictions
 from fedlens.reports.shares import shares_of
-from fedlens.run_folder import MODEL_NAME, kept_study
+from fedlens.run_folder import HOSPITALS_NAME, MODEL_NAME, kept_study
 from fedlens.study import Study
 
 REPORT_NAME = "report.html"
@@ -133,7 +133,26 @@ def _gallery(
         return ()
     cases = choose_cases(load_predictions(arm / PREDICTIONS_NAME))
     rows = {record.image_id: row for row, record in enumerate(prepared.manifest)}
-    network, contract = load_checkpoint(arm / MODEL_NAME, classes=prepared.classes)
+    progress("explain", 0, len(cases))
+    maps: dict[str, SaliencyMap] = {}
+    for hospital in sorted({case.hospital for case in cases}):
+        own = [case for case in cases if case.hospital == hospital]
+        maps |= _explain(_model_of(arm, hospital), own, rows, prepared)
+    progress("explain", len(cases), len(cases))
+    return tuple(_item(case, rows[case.image_id], maps[case.image_id].values, prepared) for case in cases)
+
+
+def _model_of(arm: Path, hospital: str) -> Path:
+    """A hospital's own checkpoint where it has one (FedBN), else the arm's."""
+    own = arm / HOSPITALS_NAME / hospital / MODEL_NAME
+    return own if own.is_dir() else arm / MODEL_NAME
+
+
+def _explain(
+    model: Path, cases: Sequence[Case], rows: Mapping[str, int], prepared: PreparedStudy
+) -> dict[str, SaliencyMap]:
+    """Saliency maps of the predicted classes, by image id."""
+    network, contract = load_checkpoint(model, classes=prepared.classes)
     pixels = np.stack([prepared.pixels[rows[case.image_id]] for case in cases])
     targets = torch.tensor([contract.classes.index(case.predicted) for case in cases])
     maps = saliency_maps(
@@ -143,12 +162,7 @@ def _gallery(
         files=[case.image_id for case in cases],
         targets=targets,
     )
-    items = []
-    for done, (case, saliency) in enumerate(zip(cases, maps, strict=True)):
-        progress("explain", done, len(cases))
-        items.append(_item(case, rows[case.image_id], saliency.values, prepared))
-    progress("explain", len(cases), len(cases))
-    return tuple(items)
+    return {case.image_id: saliency for case, saliency in zip(cases, maps, strict=True)}
 
 
 def _item(case: Case, row: int, values: np.ndarray, prepared: PreparedStudy) -> GalleryItem:
@@ -172,7 +186,7 @@ def _notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
         "Updates travel in the clear on this one machine; sealed rounds are not part of this version.",
     ]
     if settings["federation"]["strategy"] == "fedbn":
-        notes.append("FedBN: every hospital keeps its own normalisation, so maps show the global network.")
+        notes.append("FedBN: every hospital decides and explains with its own normalisation layers.")
     if settings["training"]["patience"]:
         notes.append("Early stopping was on: an arm that stopped early passed its images less often.")
     return tuple(notes)

@@ -27,6 +27,7 @@ from fedlens.study import Study
 STUDY_NAME = "study.json"
 IMAGES_NAME = "images.json"
 MODEL_NAME = "model"
+HOSPITALS_NAME = "hospitals"
 
 
 def run_folder(study: Study) -> Path:
