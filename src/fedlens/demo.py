@@ -45,13 +45,13 @@ by = "site"
 size = 96
 
 [training]
-passes = 10
+passes = 16
 batch_size = 32
 learning_rate = 0.002
 schedule = "cosine"
 
 [federation]
-rounds = 20
+rounds = 32
 batch_size = 16
 evaluate_every = 4
 """
