@@ -33,13 +33,13 @@ from fedlens.models.parameters import buffer_names, norm_names, to_parameters
 from fedlens.models.registry import build_network
 from fedlens.preparation import PreparedStudy
 from fedlens.progress import Progress, silent
+from fedlens.reports.measures import LOCAL
 from fedlens.reports.predictions import PREDICTIONS_NAME, Predictions
 from fedlens.run_folder import HOSPITALS_NAME, MODEL_NAME, run_folder
 from fedlens.study import FederationSettings, Study
 
 FEDERATED = "federated"
 CENTRAL = "central"
-LOCAL = "local-"
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlens.arms import CENTRAL, FEDERATED, LOCAL, arm_folder, train_arm
+from fedlens.arms import CENTRAL, FEDERATED, arm_folder, train_arm
 from fedlens.files import write_bytes
 from fedlens.preparation import PreparedStudy, prepare
 from fedlens.progress import Progress, silent
 from fedlens.reporting import measure_and_report
+from fedlens.reports.measures import LOCAL
 from fedlens.reports.paper import markdown
 from fedlens.reports.predictions import PREDICTIONS_NAME
 from fedlens.run_folder import hold_images, keep_study, run_folder

@@ -32,7 +32,7 @@ from fedlens.reports.html import ReportInput, save_report
 from fedlens.reports.paper import markdown
 from fedlens.reports.predictions import PREDICTIONS_NAME, load_predictions
 from fedlens.reports.shares import shares_of
-from fedlens.run_folder import HOSPITALS_NAME, MODEL_NAME, kept_study
+from fedlens.run_folder import HOSPITALS_NAME, MODEL_NAME, hold_images, kept_study
 from fedlens.study import Study
 
 REPORT_NAME = "report.html"
@@ -52,8 +52,8 @@ def write_report(folder: Path, *, progress: Progress = silent) -> Path:
     """Write the tables and the page of a run folder again, without training; returns the page's path.
 
     Raises:
-        HistoryError: No finished arm, or the run's settings are missing.
-        DataError: The study's images have gone or changed.
+        HistoryError: No finished arm, the run's settings are missing, or its images have changed.
+        DataError: The study's images have gone.
     """
     return measure_and_report(folder, progress=progress).page
 
@@ -69,13 +69,15 @@ def measure_and_report(
         progress: Called with the step, and how far it is.
 
     Raises:
-        HistoryError: No finished arm, or the run's settings are missing.
-        DataError: The study's images have gone or changed.
+        HistoryError: No finished arm, the run's settings are missing, or its images have changed.
+        DataError: The study's images have gone.
     """
     study = kept_study(folder)
     if study is None:
         raise HistoryError(f"No study.json in {folder}.", fix="Give the output folder of a run.")
-    prepared = prepared or prepare(study, progress=progress)
+    if prepared is None:
+        prepared = prepare(study, progress=progress)
+        hold_images(folder, prepared.manifest)
     comparison = compare(load_arms(folder), resamples=study.compare.bootstrap, progress=progress)
     write_comparison(folder, comparison)
     write_text(folder / TABLE_NAME, markdown(comparison))
