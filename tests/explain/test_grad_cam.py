@@ -68,12 +68,14 @@ def _textbook(network: Network, inputs: Tensor, targets: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", network_names())
 def test_equals_the_textbook(name: str) -> None:
-    network, inputs = _network(name), _inputs(3)
+    # In double precision: in single, some processors' convolutions round a batch of three and a
+    # single image apart by as much as is tolerated here.
+    network, inputs = _network(name).double(), _inputs(3).double()
     targets = torch.tensor([0, 1, 2])
     expected = _textbook(network, inputs, targets)
     result = grad_cam(network, inputs, targets)
     assert expected.max() == 1, "a comparison of empty maps proves nothing"
-    assert (result.maps - expected).abs().max() < 1e-5
+    assert (result.maps - expected).abs().max() < 1e-6
     assert torch.equal(result.targets, targets)
     assert result.maps.shape == (3, _SIZE, _SIZE) and result.maps.dtype == torch.float32
 
