@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from fedlens.hospital.device import autocast, choose_device
 from fedlens.hospital.images import HospitalImages
-from fedlens.hospital.training import LocalPlan, make_optimizer, train
+from fedlens.hospital.optimizer import Optimizer
+from fedlens.hospital.training import LocalPlan, train
 from fedlens.models.network import Network
 from fedlens.models.registry import build_network
 from fedlens.study import AugmentSettings, ModelSettings, TrainingSettings
@@ -90,7 +91,7 @@ def main() -> None:
     ready_fast = ready.to(memory_format=torch.channels_last)
     labels = torch.randint(0, CLASSES, (options.batch,), device=device)
     settings = TrainingSettings()
-    optimizer = make_optimizer(fast, settings)
+    optimizer = Optimizer(fast, settings)
     plan = LocalPlan(0.0, 1.0, options.batch, 1e-4, 1e-4, seed=0)
     times: dict[str, list[float]] = {"loop": [], "ready": [], "plain": []}
     with tempfile.TemporaryDirectory() as folder:

@@ -130,6 +130,8 @@ class TrainingSettings(Settings):
     Attributes:
         passes: Passes over the training images in the whole study ("epochs" in the paper).
         batch_size: Images a step, centralised and local-only.
+        optimizer: ``adam`` (the paper's), or ``muon``, which steps matrices along orthogonal directions and
+            learns more from few passes.
         learning_rate: Peak learning rate.
         schedule: Learning rate over the study: ``constant`` or ``cosine`` to zero.
         warmup: Fraction of the study in which the rate rises linearly.
@@ -144,6 +146,7 @@ class TrainingSettings(Settings):
 
     passes: float = Field(default=50.0, gt=0)
     batch_size: int = Field(default=32, ge=2)
+    optimizer: Literal["adam", "muon"] = "adam"
     learning_rate: float = Field(default=0.001, gt=0)
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: Unit = 0.0

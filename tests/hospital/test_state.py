@@ -1,33 +1,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fedlens.errors import HistoryError
+from fedlens.hospital.optimizer import Optimizer
 from fedlens.hospital.state import load_state, save_state
-from fedlens.hospital.training import make_optimizer
 from fedlens.study import TrainingSettings
 
 from .conftest import make_network
 
 
-def stepped_optimizer() -> torch.optim.Optimizer:
+def stepped_optimizer(kind: Any = "adam") -> Optimizer:
     network = make_network()
-    optimizer = make_optimizer(network, TrainingSettings())
+    optimizer = Optimizer(network, TrainingSettings(optimizer=kind))
     network(torch.randn(4, 3, 32, 32)).sum().backward()
     optimizer.step()
     return optimizer
 
 
-def test_moments_and_personal_arrays_come_back_to_the_bit(tmp_path: Path) -> None:
-    optimizer, personal = stepped_optimizer(), {"norm.weight": torch.randn(4)}
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_moments_and_personal_arrays_come_back_to_the_bit(kind: Any, tmp_path: Path) -> None:
+    optimizer, personal = stepped_optimizer(kind), {"norm.weight": torch.randn(4)}
     save_state(tmp_path, 3, optimizer, personal)
-    fresh = make_optimizer(make_network(), TrainingSettings())
+    fresh = Optimizer(make_network(), TrainingSettings(optimizer=kind))
     assert torch.equal(load_state(tmp_path, 3, fresh)["norm.weight"], personal["norm.weight"])
-    before, after = optimizer.state_dict()["state"], fresh.state_dict()["state"]
-    assert before.keys() == after.keys()
+    before, after = optimizer.moments(), fresh.moments()
+    assert before.keys() == after.keys() and len(before) == len(list(make_network().parameters()))
     assert all(torch.equal(before[i][name], after[i][name]) for i in before for name in before[i])
 
 
@@ -43,9 +45,9 @@ def test_a_hospital_that_sat_out_rounds_can_still_repeat_its_last_one(tmp_path: 
 
 
 def test_without_a_state_the_optimiser_stays_fresh(tmp_path: Path) -> None:
-    optimizer = make_optimizer(make_network(), TrainingSettings())
+    optimizer = Optimizer(make_network(), TrainingSettings())
     assert load_state(tmp_path, 4, optimizer) == {}
-    assert not optimizer.state_dict()["state"]
+    assert not optimizer.moments()
 
 
 def test_a_torn_state_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import torch
 
 from fedlens.errors import BadUpdateError
 from fedlens.hospital.images import HospitalImages
-from fedlens.hospital.training import LocalPlan, class_weights, make_optimizer, train
+from fedlens.hospital.optimizer import Optimizer
+from fedlens.hospital.training import LocalPlan, class_weights, train
 from fedlens.models.parameters import to_parameters
 from fedlens.study import AugmentSettings, TrainingSettings
 
@@ -21,7 +22,7 @@ def trained(
     network = make_network()
     start = to_parameters(network)
     plan = LocalPlan(0.0, passes, 8, rate, rate, seed=seed, proximal_mu=mu)
-    totals = train(network, make_optimizer(network, SETTINGS), images, SETTINGS, AugmentSettings(), plan)
+    totals = train(network, Optimizer(network, SETTINGS), images, SETTINGS, AugmentSettings(), plan)
     return start, to_parameters(network), totals
 
 

@@ -14,8 +14,9 @@ from fedlens.errors import BadUpdateError, SettingsError
 from fedlens.hospital.device import choose_device
 from fedlens.hospital.evaluation import evaluation_counts, predict
 from fedlens.hospital.images import HospitalImages
+from fedlens.hospital.optimizer import Optimizer
 from fedlens.hospital.state import load_state, save_state
-from fedlens.hospital.training import LocalPlan, make_optimizer, train
+from fedlens.hospital.training import LocalPlan, train
 from fedlens.models.fingerprint import fingerprint
 from fedlens.models.network import Network
 from fedlens.models.parameters import from_parameters, to_parameters
@@ -107,7 +108,7 @@ class Hospital:
         plan = request.plan
         self._check(plan.study, plan.fingerprint)
         network = self.network_with(request.parameters, plan.round - 1)
-        optimizer = make_optimizer(network, self._study.training)
+        optimizer = Optimizer(network, self._study.training)
         if self._study.federation.optimizer_state == "keep":
             load_state(self._folder, plan.round - 1, optimizer)
         before = to_parameters(network)

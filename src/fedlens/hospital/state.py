@@ -9,25 +9,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fedlens.errors import HistoryError
 from fedlens.files import whole_file
+from fedlens.hospital.optimizer import Moments, Optimizer
 
 _OPTIMIZER = "optimizer."
 _PERSONAL = "personal."
 
 
 def save_state(
-    folder: Path, round_number: int, optimizer: torch.optim.Optimizer | None, personal: dict[str, Tensor]
+    folder: Path, round_number: int, optimizer: Optimizer | None, personal: dict[str, Tensor]
 ) -> None:
     """Write the state after a round; of earlier ones only the newest is kept, to repeat the round from."""
     arrays = {_PERSONAL + name: array for name, array in personal.items()}
     if optimizer is not None:
-        for index, moments in optimizer.state_dict()["state"].items():
+        for index, moments in optimizer.moments().items():
             arrays |= {f"{_OPTIMIZER}{index}.{name}": value for name, value in moments.items()}
     with whole_file(_path(folder, round_number)) as part:
         save_file({name: array.detach().cpu().contiguous() for name, array in arrays.items()}, part)
@@ -35,7 +35,7 @@ def save_state(
         _path(folder, number).unlink()
 
 
-def load_state(folder: Path, round_number: int, optimizer: torch.optim.Optimizer | None) -> dict[str, Tensor]:
+def load_state(folder: Path, round_number: int, optimizer: Optimizer | None) -> dict[str, Tensor]:
     """Put the moments after a round back into ``optimizer``; returns the personal arrays.
 
     A hospital that sat out the round before has an older state, which is used then; without any,
@@ -64,14 +64,14 @@ def load_state(folder: Path, round_number: int, optimizer: torch.optim.Optimizer
     }
 
 
-def _restore(optimizer: torch.optim.Optimizer, arrays: dict[str, Tensor]) -> None:
-    moments: dict[int, dict[str, Tensor]] = {}
+def _restore(optimizer: Optimizer, arrays: dict[str, Tensor]) -> None:
+    moments: Moments = {}
     for name, array in arrays.items():
         if name.startswith(_OPTIMIZER):
             index, key = name.removeprefix(_OPTIMIZER).split(".", 1)
             moments.setdefault(int(index), {})[key] = array
     if moments:
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        optimizer.restore(moments)
 
 
 def _numbers(folder: Path, *, below: int) -> list[int]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fedlens.errors import BadUpdateError
 from fedlens.hospital.device import autocast
 from fedlens.hospital.images import HospitalImages, Rows, batches
+from fedlens.hospital.optimizer import Optimizer
 from fedlens.imaging.augment import augment
 from fedlens.imaging.preprocess import to_input
 from fedlens.models.network import Network
@@ -51,20 +52,6 @@ class TrainingTotals:
     correct: int
     seen: int
     seconds: float
-
-
-def make_optimizer(network: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """Adam, or AdamW where weight decay is asked for; biases and norms are never decayed."""
-    decayed = [weight for weight in network.parameters() if weight.ndim > 1]
-    plain = [weight for weight in network.parameters() if weight.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": settings.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        fused=next(network.parameters()).device.type != "mps",
-    )
 
 
 def class_weights(labels: Rows, classes: int, settings: TrainingSettings) -> Tensor | None:
@@ -105,7 +92,7 @@ def _augmented(
 
 def train(
     network: Network,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     images: HospitalImages,
     settings: TrainingSettings,
     augmentation: AugmentSettings,
@@ -133,12 +120,10 @@ def train(
         stream = _augmented(images, augmentation, plan, balanced=settings.sampling == "balanced")
         for step, (inputs, labels) in enumerate(stream):
             fraction = step / steps
-            for group in optimizer.param_groups:
-                group["lr"] = plan.learning_rate_start + fraction * (
-                    plan.learning_rate_end - plan.learning_rate_start
-                )
+            span = plan.learning_rate_end - plan.learning_rate_start
+            optimizer.set_learning_rate(plan.learning_rate_start + fraction * span)
             inputs, labels = inputs.to(device), labels.to(device)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             with autocast(settings, network.name, device):
                 logits = network(inputs).float()
             loss = criterion(logits, labels)

@@ -41,7 +41,7 @@ class VisionTransformer(Network):
             qkv_bias=True,
         )
         for block in network.blocks:
-            # Only its decoder uses it; at home, in every update and in the fingerprint it would be dead weight.
+            # Only MONAI's decoder uses it: here it would be dead weight in every update.
             block.norm_cross_attn = nn.Identity()
         self.embedding: nn.Module = network.patch_embedding
         self.blocks = nn.Sequential(*network.blocks[:-1])
