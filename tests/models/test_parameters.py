@@ -48,7 +48,7 @@ def test_channels_last_layout_survives_loading() -> None:
     network = _network().to(memory_format=torch.channels_last)
     from_parameters(network, to_parameters(_network(1)))
     weight = network.state_dict()["stem.0.0.weight"]
-    wide = network.state_dict()["stages.0.0.weight"]
+    wide = network.state_dict()["stages.0.first.0.weight"]
     assert weight.shape == (32, 1, 5, 5)
     assert wide.is_contiguous(memory_format=torch.channels_last)
 
