@@ -13,7 +13,8 @@
     │   └── CheckpointError
     ├── RoundError                  exit 5   a federated round
     │   ├── NotEnoughHospitalsError
-    │   └── BadUpdateError
+    │   ├── BadUpdateError
+    │   └── ProtocolError                    a message, key, share or seal that is refused
     ├── HistoryError                exit 6   a run folder that cannot be resumed or read
     └── ExplanationError            exit 7   saliency maps
 
@@ -102,6 +103,10 @@ class NotEnoughHospitalsError(RoundError):
 
 class BadUpdateError(RoundError):
     """A hospital's update has a wrong shape, fingerprint, round or non-finite values."""
+
+
+class ProtocolError(RoundError):
+    """A message of a sealed round is malformed, forged, replayed or out of turn; it is refused."""
 
 
 class HistoryError(FedLensError):
