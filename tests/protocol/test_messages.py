@@ -9,20 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from fedlens.errors import RoundError
-from fedlens.protocol.messages import (
-    EvaluateRequest,
-    Evaluation,
-    RoundPlan,
-    TrainRequest,
-    Update,
-    array_bytes,
-    decode,
-    encode,
-    kind_of,
-)
+from fedlens.protocol.codec import array_bytes, decode, encode, kind_of
+from fedlens.protocol.messages import EvaluateRequest, Evaluation, RoundPlan, TrainRequest, Update
 
 KINDS = (TrainRequest, Update, EvaluateRequest, Evaluation)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -79,7 +70,7 @@ def forged(header: Any, kind: str = Update.kind, **arrays: Any) -> bytes:
     if isinstance(header, dict):
         header = {"kind": kind, **header}
     text = header if isinstance(header, str) else json.dumps(header)
-    return save(arrays or {"w": np.zeros(1, np.float32)}, {"fedlens": text})
+    return save(arrays or {"delta/w": np.zeros(1, np.float32)}, {"fedlens": text})
 
 
 def honest_header(**changed: Any) -> dict[str, Any]:
@@ -200,7 +191,7 @@ def test_wrong_headers_are_refused(header: Any) -> None:
 @pytest.mark.parametrize("change", [{"personal": "abc"}, {"personal": [1]}, {"round": "1"}, {"more": 1}])
 def test_wrong_plans_are_refused(change: dict[str, Any]) -> None:
     plan = dataclasses.asdict(RoundPlan("s", 1, 2, "f", 1.0, 0, 0.1, 0.1))
-    arrays = {"w": np.zeros(1, np.float32)}
+    arrays = {"parameters/w": np.zeros(1, np.float32), "seal": np.zeros(0, np.uint8)}
     good = forged({"plan": plan}, TrainRequest.kind, **arrays)
     assert decode(good, TrainRequest).plan.passes == 1.0
     with pytest.raises(RoundError):
@@ -215,9 +206,37 @@ def test_only_float32_and_int64_travel(dtype: Any) -> None:
     with pytest.raises(RoundError, match="array w"):
         encode(dataclasses.replace(update(), delta={"w": array}))
     with pytest.raises(RoundError, match="array w"):
-        decode(forged(honest_header(), w=array), Update)
+        decode(forged(honest_header(), **{"delta/w": array}), Update)
 
 
 def test_diverged_loss_is_not_sent() -> None:
     with pytest.raises(RoundError, match="diverged"):
         encode(dataclasses.replace(update(), loss_sum=float("nan")))
+
+
+def test_the_format_is_the_librarys() -> None:
+    """What is written here any safetensors reader can read, and the other way round."""
+    message = dataclasses.replace(
+        update(), delta={"count": np.array(3, np.int64), "w": np.ones((2, 3), np.float32)}
+    )
+    content = encode(message)
+    arrays = load(content)
+    assert set(arrays) == {"delta/count", "delta/w"} and arrays["delta/count"].shape == ()
+    np.testing.assert_array_equal(arrays["delta/w"], message.delta["w"])
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])["__metadata__"]
+    again = decode(save(arrays, header), Update)
+    np.testing.assert_array_equal(again.delta["w"], message.delta["w"])
+    assert again.delta["count"] == 3
+
+
+@pytest.mark.parametrize("offsets", [[0, 3], [4, 8], [0, 8], [-4, 0], ["0", 4], [0]])
+def test_arrays_that_lie_elsewhere_than_they_say_are_refused(offsets: Any) -> None:
+    honest = forged(honest_header())
+    length = int.from_bytes(honest[:8], "little")
+    table = json.loads(honest[8 : 8 + length])
+    table["delta/w"]["data_offsets"] = offsets
+    text = json.dumps(table).encode()
+    assert decode(honest, Update).images == 10
+    with pytest.raises(RoundError, match="cannot be read"):
+        decode(len(text).to_bytes(8, "little") + text + honest[8 + length :], Update)

@@ -1,27 +1,29 @@
 """Everything that leaves or enters a hospital, in one file.
 
-A message is a small JSON header and named arrays, carried as one safetensors blob. There is no
-other way across the wall: no pixels, labels, file names or patient keys have a field here.
+There is no other way across the wall: no pixels, labels, file names or patient keys have a field here.
+How messages become bytes stands in :mod:`fedlens.protocol.codec`; what is sealed and how in
+``docs/protocol.md``. A *signed* message carries its sender's Ed25519 signature behind it.
+
+Of an unsealed study an :class:`Update` and an :class:`Evaluation` leave each hospital every round. Of a
+sealed one :class:`Keys`, :class:`Shares`, :class:`SealedUpload`, :class:`CoSignature` and
+:class:`Unmasking` do, from which only sums over hospitals can be opened.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
-
-from fedlens.errors import RoundError
 
 Array = npt.NDArray[Any]
 Parameters = dict[str, Array]
 """Named arrays of a network's state, buffers included; float32 or int64."""
+
+Blobs = dict[str, bytes]
+"""Whole messages by the name of the hospital that made them."""
+
+Step = Literal["enrol", "train", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,22 @@ class RoundPlan:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """Coordinator -> hospital: train from these weights."""
+    """Coordinator -> hospital: train from these weights.
+
+    Attributes:
+        seal: A signed :class:`SumPlan`: answer with a :class:`SealedUpload`. Empty: with an
+            :class:`Update`.
+    """
 
     kind: ClassVar[str] = "train-request"
     plan: RoundPlan
     parameters: Parameters = field(repr=False)
+    seal: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
 class Update:
-    """Hospital -> coordinator: local minus global weights after training.
+    """Hospital -> coordinator: local minus global weights after training, in the clear.
 
     Attributes:
         images: Training images behind the update (the FedAvg weight).
@@ -92,7 +100,12 @@ class Update:
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """Coordinator -> hospital: measure these weights on your held-out images."""
+    """Coordinator -> hospital: measure these weights on your held-out images.
+
+    Attributes:
+        seal: A signed :class:`SumPlan`: answer with a :class:`SealedUpload`. Empty: with an
+            :class:`Evaluation`.
+    """
 
     kind: ClassVar[str] = "evaluate-request"
     study: str
@@ -100,11 +113,12 @@ class EvaluateRequest:
     fingerprint: str
     split: str
     parameters: Parameters = field(repr=False)
+    seal: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Hospital -> coordinator: sums only, so that federation totals are sums of these.
+    """Hospital -> coordinator: sums only, so that federation totals are sums of these; in the clear.
 
     Attributes:
         loss_sum: Sum of cross entropy over the images.
@@ -124,123 +138,256 @@ class Evaluation:
     counts: Parameters = field(repr=False)
 
 
-Message = TrainRequest | Update | EvaluateRequest | Evaluation
-M = TypeVar("M", TrainRequest, Update, EvaluateRequest, Evaluation)
-_ARRAYS = {TrainRequest: "parameters", Update: "delta", EvaluateRequest: "parameters", Evaluation: "counts"}
+@dataclass(frozen=True)
+class Stamp:
+    """Which sum a message belongs to; every signed message of a sealed study carries one.
 
-
-def encode(message: Message) -> bytes:
-    """One message as bytes; the message's arrays are only read.
-
-    Raises:
-        RoundError: An array is neither float32 nor int64, or a number in the header is not finite.
+    Attributes:
+        study: Digest of the study's settings.
+        roster: Digest of the roster.
+        segment: Starts of the coordinator, from 1. A resumed study repeats a round in a new segment,
+            with new keys.
+        round: 0 for the enrolment, then from 1.
+        step: What is summed: image counts (``enrol``), updates (``train``) or counts of an evaluation.
     """
-    arrays_name = _ARRAYS[type(message)]
-    arrays: Parameters = getattr(message, arrays_name)
-    header: dict[str, Any] = {"kind": message.kind} | {
-        name: asdict(value) if isinstance(value, RoundPlan) else value
-        for name, value in vars(message).items()
-        if name != arrays_name
-    }
-    # Not ascontiguousarray: it would turn a step counter of shape () into (1,).
-    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    try:
-        _check_arrays(contiguous)
-        # One entry: the library writes several in another order every time.
-        return bytes(save_arrays(contiguous, {_HEADER: json.dumps(header, sort_keys=True, allow_nan=False)}))
-    except ValueError as error:
-        raise RoundError(
-            f"A message of kind {message.kind} cannot be sent: {error}.",
-            fix="Training has probably diverged: lower training.learning_rate.",
-        ) from error
+
+    study: str
+    roster: str
+    segment: int
+    round: int
+    step: str
 
 
-def decode(content: bytes, expected: type[M]) -> M:
-    """The message in ``content``; its arrays come sorted by name.
+@dataclass(frozen=True)
+class KeysRequest:
+    """Coordinator -> hospital, signed: make keys for a sum."""
 
-    Raises:
-        RoundError: Truncated, of another kind, with missing, unknown or wrongly typed fields, or
-            with numbers in the header that are not finite.
+    kind: ClassVar[str] = "keys-request"
+    stamp: Stamp
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Hospital -> all, signed: fresh public keys for one sum.
+
+    Attributes:
+        box_key: X25519 and ML-KEM-768 public keys that shares are encrypted to, 1216 bytes.
+        mask_key: The same for pairwise masks.
+        commitments: SHA-256 of the self-mask seed, then of its share for every hospital in roster
+            order; then the same of the mask-key seed. 64 (1 + roster) bytes.
     """
-    try:
-        header = _header(content)
-        kind = header.pop("kind")
-        if kind != expected.kind:
-            raise ValueError(f"its kind is {kind!r}")
-        # Sorted, because the library returns them in another order every time.
-        arrays: Parameters = dict(sorted(load_arrays(content).items()))
-        _check_arrays(arrays)
-        values = _typed(expected, header, skip=_ARRAYS[expected])
-        return expected(**values, **{_ARRAYS[expected]: arrays})  # type: ignore[arg-type]
-    except _UNREADABLE as error:
-        raise RoundError(
-            f"A message of kind {expected.kind} cannot be read: {error}.",
-            fix="Check that both sides run the same version of FedLens.",
-        ) from error
+
+    kind: ClassVar[str] = "keys"
+    stamp: Stamp
+    hospital: str
+    box_key: bytes = field(repr=False)
+    mask_key: bytes = field(repr=False)
+    commitments: bytes = field(repr=False)
 
 
-def kind_of(content: bytes) -> str:
-    """The kind of a message, read from its header alone.
+@dataclass(frozen=True)
+class SharesRequest:
+    """Coordinator -> hospital, signed: share your seeds with those whose keys these are."""
 
-    Raises:
-        RoundError: Not a message.
+    kind: ClassVar[str] = "shares-request"
+    stamp: Stamp
+    keys: Blobs = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Box:
+    """Hospital -> hospital, signed: what only the receiver can read.
+
+    Attributes:
+        kem: ML-KEM ciphertext for the receiver's box key.
+        mask_kem: ML-KEM ciphertext for its mask key; empty where the receiver stands earlier in the
+            roster and encapsulates itself.
+        text: Shares of both seeds, 64 bytes, under AES-256-GCM.
     """
-    try:
-        return str(_header(content)["kind"])
-    except _UNREADABLE as error:
-        raise RoundError(
-            f"This is not a message: {error}.", fix="Check that both sides run the same version of FedLens."
-        ) from error
+
+    kind: ClassVar[str] = "box"
+    stamp: Stamp
+    sender: str
+    receiver: str
+    kem: bytes = field(repr=False)
+    mask_kem: bytes = field(repr=False)
+    text: bytes = field(repr=False)
 
 
-def array_bytes(content: bytes) -> int:
-    """Bytes of a message's arrays, without the few hundred of its header.
+@dataclass(frozen=True)
+class Shares:
+    """Hospital -> coordinator, signed: a box for every other hospital, and a deposit.
 
-    The header's length depends on how many digits a wall time has; this does not.
+    Attributes:
+        boxes: Signed :class:`Box` by receiver.
+        deposit: Key secrets that this hospital encapsulated, encrypted under its mask seed.
     """
-    return max(0, len(content) - 8 - int.from_bytes(content[:8], "little"))
+
+    kind: ClassVar[str] = "shares"
+    stamp: Stamp
+    hospital: str
+    boxes: Blobs = field(repr=False)
+    deposit: bytes = field(repr=False)
 
 
-# RecursionError: JSON nested thousands deep. OverflowError: sizes beyond 64 bits.
-_UNREADABLE = (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
-_HEADER = "fedlens"
-_DTYPES = (np.dtype(np.float32), np.dtype(np.int64))
-_INT64 = range(-(2**63), 2**63)
+@dataclass(frozen=True)
+class SumPlan:
+    """Coordinator -> hospital, signed: what must be the same for everybody whose values are summed.
+
+    Hospitals sign its digest with their upload and open the sum only if all signed the same one. So the
+    coordinator cannot show one hospital another network, learning rate, range or set of keys.
+
+    Attributes:
+        participants: In roster order.
+        threshold: Fewest hospitals in a sum that is opened.
+        value_bits: Bits of one hospital's value.
+        ring_bits: Bits of the sum.
+        values: Number of values.
+        totals: Number of 64-bit integers beside them.
+        images: Training images of all hospitals together, by which weights are scaled; 0 where none
+            are.
+        norm_bound: Largest L2 norm of trained weights' change that a hospital may send.
+        task: Digest of the request that this plan is the seal of.
+        keys: Digest of all participants' keys.
+        next_round: Round of the sum after this one; keys for it travel with this one's messages.
+        next_step: Its step; empty where there is none.
+        ranges: ``ranges``: float32 (arrays,), the largest magnitude of each array after weighting.
+    """
+
+    kind: ClassVar[str] = "sum-plan"
+    stamp: Stamp
+    participants: tuple[str, ...]
+    threshold: int
+    value_bits: int
+    ring_bits: int
+    values: int
+    totals: int
+    images: int
+    norm_bound: float
+    task: str
+    keys: str
+    next_round: int
+    next_step: str
+    ranges: Parameters = field(repr=False)
 
 
-def _header(content: bytes) -> dict[str, Any]:
-    """The message's fields beside its arrays, and its ``kind``, unchecked."""
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(json.loads(content[8 : 8 + length].decode())["__metadata__"][_HEADER])
-    if not isinstance(header, dict):
-        raise TypeError("its header is not a table")
-    return header
+@dataclass(frozen=True)
+class EnrolRequest:
+    """Coordinator -> hospital: tell the sum of your image counts, before the first round."""
+
+    kind: ClassVar[str] = "enrol-request"
+    study: str
+    fingerprint: str
+    seal: bytes = field(default=b"", repr=False)
 
 
-def _check_arrays(arrays: Parameters) -> None:
-    for name, array in arrays.items():
-        if array.dtype not in _DTYPES:
-            raise ValueError(f"array {name} is {array.dtype}, not float32 or int64")
+@dataclass(frozen=True)
+class Material:
+    """Coordinator -> one hospital, beside a sealed request: what others sent for it.
+
+    Attributes:
+        keys: Signed :class:`Keys` by participant.
+        boxes: Signed :class:`Box` for this hospital by sender.
+    """
+
+    kind: ClassVar[str] = "material"
+    keys: Blobs = field(repr=False)
+    boxes: Blobs = field(repr=False)
 
 
-def _typed(kind: type[Any], header: Any, skip: str = "") -> dict[str, Any]:
-    """The header's fields, each of the type that ``kind`` declares; JSON knows no such promise."""
-    types = get_type_hints(kind)
-    names = [entry.name for entry in fields(kind) if entry.name != skip]
-    if not isinstance(header, dict) or set(header) != set(names):
-        raise TypeError(f"its header does not hold just the fields {names}")
-    return {name: _value(name, header[name], types[name]) for name in names}
+@dataclass(frozen=True)
+class Receipt:
+    """Hospital -> all, signed: what it uploaded and under which plan.
+
+    Attributes:
+        plan: SHA-256 of the signed plan.
+        payload: SHA-256 of the masked values and totals.
+    """
+
+    kind: ClassVar[str] = "receipt"
+    stamp: Stamp
+    hospital: str
+    plan: str
+    payload: str
 
 
-def _value(name: str, value: Any, wanted: Any) -> Any:
-    if wanted is RoundPlan:
-        return RoundPlan(**_typed(RoundPlan, value))
-    if wanted is str and isinstance(value, str):
-        return value
-    if wanted is int and type(value) is int and value in _INT64:
-        return value
-    if wanted is float and type(value) in (int, float) and math.isfinite(value):
-        return float(value)
-    if wanted == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    raise TypeError(f"its field {name} is {str(value)[:40]!r}, not {wanted}")
+@dataclass(frozen=True)
+class SealedUpload:
+    """Hospital -> coordinator: masked values, uniformly random to whoever lacks the seeds.
+
+    Attributes:
+        receipt: Signed :class:`Receipt`.
+        values: Packed words of ``ring_bits`` bits.
+        totals: 64-bit words, little-endian.
+        next_keys: Signed :class:`Keys` for the next sum; empty where there is none.
+        sealing_seconds: Wall time of encoding and masking.
+    """
+
+    kind: ClassVar[str] = "sealed-upload"
+    receipt: bytes = field(repr=False)
+    values: memoryview = field(repr=False)
+    totals: memoryview = field(repr=False)
+    next_keys: bytes = field(repr=False)
+    sealing_seconds: float
+
+
+@dataclass(frozen=True)
+class SurvivorsRequest:
+    """Coordinator -> hospital, signed: these uploaded, those dropped out; sign it.
+
+    Needed only where somebody dropped out.
+    """
+
+    kind: ClassVar[str] = "survivors-request"
+    stamp: Stamp
+    survivors: tuple[str, ...]
+    dropped: tuple[str, ...]
+    receipts: Blobs = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CoSignature:
+    """Hospital -> all, signed: the one list of survivors that this hospital will open a sum over."""
+
+    kind: ClassVar[str] = "co-signature"
+    stamp: Stamp
+    hospital: str
+    survivors: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UnmaskRequest:
+    """Coordinator -> hospital, signed: give shares, so that the sum over these survivors can be opened.
+
+    Attributes:
+        receipts: Signed :class:`Receipt` of every survivor.
+        signatures: Signed :class:`CoSignature` of at least the threshold; empty where nobody dropped.
+        next_keys: Signed :class:`Keys` for the next sum, as for a :class:`SharesRequest`.
+    """
+
+    kind: ClassVar[str] = "unmask-request"
+    stamp: Stamp
+    survivors: tuple[str, ...]
+    dropped: tuple[str, ...]
+    receipts: Blobs = field(repr=False)
+    signatures: Blobs = field(repr=False)
+    next_keys: Blobs = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Unmasking:
+    """Hospital -> coordinator, signed: shares of survivors' self masks and of dropped hospitals' keys.
+
+    Attributes:
+        self_shares: Shares of the survivors' self-mask seeds, 32 bytes each, in the list's order.
+        mask_shares: Shares of the dropped hospitals' mask-key seeds, likewise.
+        next_shares: Signed :class:`Shares` for the next sum; empty where there is none.
+    """
+
+    kind: ClassVar[str] = "unmasking"
+    stamp: Stamp
+    hospital: str
+    self_shares: bytes = field(repr=False)
+    mask_shares: bytes = field(repr=False)
+    next_shares: bytes = field(repr=False)

@@ -1,0 +1,12 @@
+"""Shares for B are handed to A."""
+
+from tests.protocol.federation import with_box
+
+REASON = "The box from B for A is malformed"
+
+
+def tell(federation):
+    current = federation.keyed()
+    seal = federation.planned(current)
+    material = with_box(federation, current, receiver="B")
+    return lambda: federation.upload(current, seal, "A", material=material)
