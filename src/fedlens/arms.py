@@ -19,7 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fedlens.coordinator.rounds import RoundsResult, run_rounds
+from fedlens.coordinator.gathering import Gathering
+from fedlens.coordinator.plain import PlainGathering
+from fedlens.coordinator.rounds import RoundsResult, Watch, check_start, nobody, run_rounds
+from fedlens.coordinator.sealed import SealedGathering
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.engines.local import LocalEngine
 from fedlens.hospital.evaluation import predict
@@ -36,6 +39,7 @@ from fedlens.progress import Progress, silent
 from fedlens.reports.measures import LOCAL
 from fedlens.reports.predictions import PREDICTIONS_NAME, Predictions
 from fedlens.run_folder import HOSPITALS_NAME, MODEL_NAME, run_folder
+from fedlens.sealing import seal_federation
 from fedlens.study import FederationSettings, Study
 
 FEDERATED = "federated"
@@ -65,7 +69,12 @@ def arm_folder(study: Study, name: str) -> Path:
 
 
 def train_arm(
-    prepared: PreparedStudy, name: str, *, resume: bool = False, progress: Progress = silent
+    prepared: PreparedStudy,
+    name: str,
+    *,
+    resume: bool = False,
+    watch: Watch = nobody,
+    progress: Progress = silent,
 ) -> ArmResult:
     """Train one arm to its end and write its model and test predictions.
 
@@ -73,6 +82,8 @@ def train_arm(
         prepared: The study's images.
         name: ``federated``, ``central`` or ``local-<hospital>``.
         resume: Go on from the folder's last round; a finished arm is only read.
+        watch: Told every round's event.
+        progress: Called with the step, and how far it is.
 
     Raises:
         HistoryError: The folder holds another run, or ``resume`` is not set and it holds this one.
@@ -89,12 +100,15 @@ def train_arm(
         norm_names=norm_names(network),
         buffer_names=buffer_names(network),
     )
+    engine, gathering = _federation(study, settings, members, folder, resume=resume)
     rounds = run_rounds(
         settings,
         to_parameters(network),
-        LocalEngine(members),
+        engine,
         folder,
         resume=resume,
+        gathering=gathering,
+        watch=watch,
         progress=lambda step, done, total: progress(f"{name}: {step}", done, total),
     )
     predictions = _predict(prepared, members, rounds, early=study.training.patience > 0)
@@ -123,7 +137,22 @@ def _arm_study(study: Study, name: str) -> Study:
     alone = FederationSettings(
         rounds=max(1, round(study.training.passes)), minimum_hospitals=1, optimizer_state="keep"
     )
-    return study.model_copy(update={"federation": alone})
+    # Alone, a hospital has nobody to hide its update among, and sends it to itself.
+    unsealed = study.sealing.model_copy(update={"mode": "off"})
+    return study.model_copy(update={"federation": alone, "sealing": unsealed})
+
+
+def _federation(
+    study: Study, settings: CoordinatorSettings, members: list[Hospital], folder: Path, *, resume: bool
+) -> tuple[LocalEngine, Gathering]:
+    """Who carries messages to whom, and how the numbers come together."""
+    if not study.sealed(len(members)):
+        engine = LocalEngine(members)
+        return engine, PlainGathering(settings, engine)
+    check_start(folder, resume=resume)
+    sealed, setup = seal_federation(study, members, folder)
+    engine = LocalEngine(sealed)
+    return engine, SealedGathering(settings, engine, setup)
 
 
 def _members(prepared: PreparedStudy, study: Study, name: str, folder: Path) -> list[Hospital]:

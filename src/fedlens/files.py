@@ -12,11 +12,11 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed onto ``path``.
 
     On any exception (Ctrl-C and a full disk included) the temporary file is removed and an
-    existing ``path`` keeps its old content.
+    existing ``path`` keeps its old content. The file's permissions become ``mode``, and are never wider.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -26,7 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield part
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
-        part.chmod(0o644)
+        part.chmod(mode)
         part.replace(path)
         sync_folder(path.parent)
     finally:
@@ -42,9 +42,9 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Write ``content`` to ``path`` whole or not at all."""
-    with whole_file(path) as part:
+    with whole_file(path, mode=mode) as part:
         part.write_bytes(content)
 
 

@@ -31,6 +31,7 @@ from fedlens.reports.gallery import Case, GalleryItem, choose_cases, gallery_ite
 from fedlens.reports.html import ReportInput, save_report
 from fedlens.reports.paper import markdown
 from fedlens.reports.predictions import PREDICTIONS_NAME, load_predictions
+from fedlens.reports.sealing import sealing_notes
 from fedlens.reports.shares import shares_of
 from fedlens.run_folder import HOSPITALS_NAME, MODEL_NAME, hold_images, kept_study
 from fedlens.study import Study
@@ -93,7 +94,7 @@ def measure_and_report(
         command="fedlens compare" if len(comparison.arms) > 1 else "fedlens run",
         versions=_versions(),
         created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        notes=_notes(settings),
+        notes=(*_sealing(folder), *_notes(settings)),
     )
     save_report(folder / REPORT_NAME, report)
     return Report(folder / REPORT_NAME, comparison)
@@ -118,6 +119,12 @@ def _curves(folder: Path, passes: float) -> tuple[TrainingCurve, ...]:
         )
         for path in paths
     )
+
+
+def _sealing(folder: Path) -> tuple[str, ...]:
+    """How the updates of the first seed's federated arm travelled."""
+    path = next(iter(sorted(folder.glob(f"seed-*/{FEDERATED}/{HISTORY_NAME}"))), None)
+    return sealing_notes(read_history(path.parent)) if path is not None else ()
 
 
 def _audit(data: Path) -> Mapping[str, Any]:
@@ -184,9 +191,7 @@ def _versions() -> dict[str, str]:
 
 
 def _notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    notes = [
-        "Updates travel in the clear on this one machine; sealed rounds are not part of this version.",
-    ]
+    notes = []
     if settings["federation"]["strategy"] == "fedbn":
         notes.append("FedBN: every hospital decides and explains with its own normalisation layers.")
     if settings["training"]["patience"]:

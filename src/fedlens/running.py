@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedlens.arms import FEDERATED, arm_folder, train_arm
 from fedlens.coordinator.history import HISTORY_NAME
+from fedlens.coordinator.rounds import Watch, nobody
 from fedlens.errors import HistoryError
 from fedlens.metrics import confusion_matrix, summarise
 from fedlens.preparation import prepare
@@ -32,12 +33,15 @@ class RunResult:
     report: Path
 
 
-def run(study: Study, *, resume: bool = False, progress: Progress = silent) -> RunResult:
+def run(
+    study: Study, *, resume: bool = False, watch: Watch = nobody, progress: Progress = silent
+) -> RunResult:
     """Train one classifier across the study's hospitals and report on it.
 
     Args:
         study: Read by ``load_study``.
         resume: Go on after an interruption; the final weights are those of an uninterrupted run.
+        watch: Called with each finished round's event, as in ``history.jsonl``.
         progress: Called with the step, and how far it is.
 
     Raises:
@@ -56,7 +60,7 @@ def run(study: Study, *, resume: bool = False, progress: Progress = silent) -> R
     prepared = prepare(study, progress=progress)
     hold_images(folder, prepared.manifest)
     keep_study(study, folder)
-    result = train_arm(prepared, FEDERATED, resume=resume, progress=progress)
+    result = train_arm(prepared, FEDERATED, resume=resume, watch=watch, progress=progress)
     predictions = result.predictions
     confusion = confusion_matrix(predictions.true, predictions.predicted, len(predictions.classes))
     report = measure_and_report(folder, prepared=prepared, progress=progress)

@@ -20,6 +20,7 @@ class RunStatus:
         state: ``running`` (or interrupted: the file cannot tell), ``finished`` or ``failed``.
         reason: Why it ended; empty while it has not.
         strategy: How updates are put together.
+        sealed: Whether the coordinator sees sums only.
         rounds: Rounds planned.
         hospitals: The roster.
         events: One for each finished round, as in the history.
@@ -29,6 +30,7 @@ class RunStatus:
     state: str
     reason: str
     strategy: str
+    sealed: bool
     rounds: int
     hospitals: tuple[str, ...]
     events: tuple[Event, ...]
@@ -50,6 +52,7 @@ class RunStatus:
             "state": self.state,
             "reason": self.reason,
             "strategy": self.strategy,
+            "sealed": self.sealed,
             "rounds": self.rounds,
             "rounds_done": len(self.events),
             "hospitals": list(self.hospitals),
@@ -89,6 +92,7 @@ def _status(folder: Path) -> RunStatus:
         state=state,
         reason=str(last.get("reason", "")),
         strategy=str(start.get("strategy", "")),
+        sealed=bool(start.get("sealed", False)),
         rounds=int(start.get("rounds", 0)),
         hospitals=tuple(start.get("hospitals", ())),
         events=tuple(event for event in events if event["event"] == "round"),

@@ -20,6 +20,9 @@ from fedlens.errors import SettingsError
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 PAPER_SHARES = (5000, 6000, 6500, 5401)
+ROBUST_STRATEGIES = ("median", "trimmed-mean", "krum")
+LEAST_SEALED = 3
+"""Fewest hospitals whose sum hides what each of them added."""
 
 
 class Settings(BaseModel):
@@ -164,7 +167,8 @@ class FederationSettings(Settings):
 
     Attributes:
         rounds: Rounds; each hospital passes its images ``training.passes / rounds`` times a round.
-        strategy: ``fedavg``, ``fedprox``, ``fedbn``, ``fedavgm`` or ``fedadam``.
+        strategy: ``fedavg``, ``fedprox``, ``fedbn``, ``fedavgm`` or ``fedadam``; in unsealed studies also
+            ``median``, ``trimmed-mean`` or ``krum``, which tolerate some poisoned updates.
         batch_size: Local images a step; 0 takes ``training.batch_size``.
         learning_rate: Local peak rate; 0 takes ``training.learning_rate``.
         optimizer_state: ``keep`` it at home between rounds, or ``reset`` it every round.
@@ -178,7 +182,9 @@ class FederationSettings(Settings):
     """
 
     rounds: int = Field(default=50, ge=1)
-    strategy: Literal["fedavg", "fedprox", "fedbn", "fedavgm", "fedadam"] = "fedavg"
+    strategy: Literal[
+        "fedavg", "fedprox", "fedbn", "fedavgm", "fedadam", "median", "trimmed-mean", "krum"
+    ] = "fedavg"
     batch_size: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=0.0, ge=0)
     optimizer_state: Literal["keep", "reset"] = "keep"
@@ -188,6 +194,25 @@ class FederationSettings(Settings):
     participation: float = Field(default=1.0, gt=0, le=1)
     minimum_hospitals: int = Field(default=2, ge=1)
     evaluate_every: int = Field(default=1, ge=1)
+
+
+class SealingSettings(Settings):
+    """How updates are sealed, so that only their sum over hospitals can be read.
+
+    Attributes:
+        mode: ``auto`` seals every study of three hospitals or more; ``on`` refuses a smaller one; ``off``
+            sends updates in the clear, which history and report then say.
+        value_bits: Bits of one value of an update: 8, 12, 16, 20, 24 or 32.
+        threshold: Fewest hospitals whose sum is opened; over half of the roster. 0 takes the least that
+            stands a lying coordinator with one hospital's help: 3 of 4, 4 of 5, 6 of 10.
+        norm_bound: Largest change of the trained weights (L2 norm) that a hospital sends; 0 takes twenty
+            times the largest mean change so far.
+    """
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    value_bits: Literal[8, 12, 16, 20, 24, 32] = 16
+    threshold: int = Field(default=0, ge=0)
+    norm_bound: float = Field(default=0.0, ge=0)
 
 
 class CompareSettings(Settings):
@@ -228,6 +253,7 @@ class Study(Settings):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     federation: FederationSettings = FederationSettings()
+    sealing: SealingSettings = SealingSettings()
     compare: CompareSettings = CompareSettings()
 
     @model_validator(mode="after")
@@ -235,6 +261,30 @@ class Study(Settings):
         if self.data.validation + self.data.test >= 1:
             raise ValueError("data.validation and data.test leave no training images")
         return self
+
+    @model_validator(mode="after")
+    def _sealing_suits_the_strategy(self) -> Study:
+        strategy = self.federation.strategy
+        if strategy in ROBUST_STRATEGIES and self.sealing.mode != "off":
+            raise ValueError(
+                f"federation.strategy = {strategy!r} compares single updates, which sealing hides; set "
+                "sealing.mode = 'off' to compare them in the clear, or choose a strategy that needs sums only"
+            )
+        return self
+
+    def sealed(self, hospitals: int) -> bool:
+        """Whether updates are sealed in a federation of so many hospitals.
+
+        Raises:
+            SettingsError: Sealing is demanded of fewer than three.
+        """
+        if self.sealing.mode == "on" and hospitals < LEAST_SEALED:
+            raise SettingsError(
+                f"sealing.mode = 'on' with {hospitals} hospitals.",
+                why="In a sum of two, each knows the other's update: it need only take off its own.",
+                fix=f"Bring {LEAST_SEALED} hospitals or more, or set sealing.mode = 'off'.",
+            )
+        return self.sealing.mode != "off" and hospitals >= LEAST_SEALED
 
     def digest(self) -> str:
         """SHA-256 over every setting that shapes the result; paths and the name are left out."""

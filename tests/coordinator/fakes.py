@@ -14,16 +14,8 @@ from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.engines.local import LocalEngine
 from fedlens.errors import BadUpdateError
 from fedlens.files import write_bytes
-from fedlens.protocol.messages import (
-    EvaluateRequest,
-    Evaluation,
-    Parameters,
-    TrainRequest,
-    Update,
-    decode,
-    encode,
-    kind_of,
-)
+from fedlens.protocol.codec import decode, encode, kind_of
+from fedlens.protocol.messages import EvaluateRequest, Evaluation, Parameters, TrainRequest, Update
 from fedlens.study import FederationSettings, TrainingSettings
 
 CLASSES = ("normal", "ill")
@@ -66,7 +58,7 @@ class FakeHospital:
         self._states: dict[int, Parameters] = {}
         self._target = np.random.default_rng(zlib.crc32(name.encode())).normal()
 
-    def handle(self, request: bytes) -> bytes:
+    def handle(self, request: bytes, own: bytes = b"") -> bytes:
         time.sleep(self._delay)
         if kind_of(request) == TrainRequest.kind:
             return encode(self.train(decode(request, TrainRequest)))
@@ -145,13 +137,13 @@ class LyingHospital(FakeHospital):
         self._lie = lie
         self._since = since
 
-    def handle(self, request: bytes) -> bytes:
+    def handle(self, request: bytes, own: bytes = b"") -> bytes:
         if kind_of(request) == TrainRequest.kind:
             asked = decode(request, TrainRequest)
             if asked.plan.round >= self._since:
                 told = self._lie(self.train(asked))
                 return told if isinstance(told, bytes) else encode(told)
-        return super().handle(request)
+        return super().handle(request, own)
 
 
 class FailingHospital(FakeHospital):

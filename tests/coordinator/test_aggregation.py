@@ -43,12 +43,15 @@ def test_mean_is_near_the_exact_rational_one(updates: list[tuple[float, int]]) -
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=6))
-def test_counters_become_their_maximum(values: list[int]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 2**31), st.integers(1, 2**29 - 1)), min_size=1, max_size=6))
+def test_counters_become_their_mean_by_image_count(pairs: list[tuple[int, int]]) -> None:
     running = RunningMean({"count": np.array(0, np.int64)})
-    for value in values:
-        running.add({"count": np.array(value, np.int64)}, 5)
-    assert running.finish()["count"] == max(values)
+    for value, images in pairs:
+        running.add({"count": np.array(value, np.int64)}, images)
+    exact = sum(Fraction(value * images) for value, images in pairs) / sum(images for _, images in pairs)
+    mean = running.finish()["count"]
+    assert mean.dtype == np.int64 and mean.shape == ()
+    assert abs(Fraction(int(mean)) - exact) <= Fraction(1, 2) + Fraction(1, 2**20)
 
 
 @settings(deadline=None, max_examples=50)

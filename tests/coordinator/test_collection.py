@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.coordinator.fakes import initial_parameters, make_engine, make_settings
 
-from fedlens.coordinator import rounds
+from fedlens.coordinator import plain
 from fedlens.coordinator.collection import collect
 from fedlens.coordinator.rounds import run_rounds
 from fedlens.engines.engine import Reply
@@ -25,7 +25,9 @@ class Scripted:
     def __init__(self, *replies: Reply) -> None:
         self._replies = replies
 
-    def exchange(self, names: Sequence[str], request: bytes) -> Iterator[Reply]:
+    def exchange(
+        self, names: Sequence[str], request: bytes, own: Mapping[str, bytes] | None = None
+    ) -> Iterator[Reply]:
         yield from self._replies
 
 
@@ -67,7 +69,9 @@ def test_one_update_at_a_time_is_alive(tmp_path: Path, monkeypatch: pytest.Monke
     class Watching:
         hospitals = inner.hospitals
 
-        def exchange(self, names: Sequence[str], request: bytes) -> Iterator[Reply]:
+        def exchange(
+            self, names: Sequence[str], request: bytes, own: Mapping[str, bytes] | None = None
+        ) -> Iterator[Reply]:
             nonlocal most
             for name in names:
                 most = max(most, sum(reference() is not None for reference in alive))
@@ -79,8 +83,8 @@ def test_one_update_at_a_time_is_alive(tmp_path: Path, monkeypatch: pytest.Monke
             alive.append(weakref.ref(message.delta["conv.weight"]))
         return message
 
-    decode = rounds.decode
-    monkeypatch.setattr(rounds, "decode", remember)
+    decode = plain.decode
+    monkeypatch.setattr(plain, "decode", remember)
     run_rounds(make_settings(rounds=2), initial_parameters(), Watching(), tmp_path)
     assert len(alive) == 8
     assert most == 0
@@ -95,7 +99,9 @@ def test_one_reply_at_a_time_is_alive() -> None:
     class Making:
         hospitals = ("A", "B", "C")
 
-        def exchange(self, names: Sequence[str], request: bytes) -> Iterator[Reply]:
+        def exchange(
+            self, names: Sequence[str], request: bytes, own: Mapping[str, bytes] | None = None
+        ) -> Iterator[Reply]:
             for name in names:
                 assert not [reference for reference in born if reference() is not None]
                 yield self.make(name)

@@ -11,7 +11,7 @@ class Echo:
         self.name = name
         self._log = log
 
-    def handle(self, request: bytes) -> bytes:
+    def handle(self, request: bytes, own: bytes = b"") -> bytes:
         self._log.append(self.name)
         if request == b"fail":
             raise RoundError("What happened.", fix="What to do.")

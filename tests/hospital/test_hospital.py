@@ -1,24 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fedlens.errors import BadUpdateError, RoundError, SettingsError
+from fedlens.errors import BadUpdateError, ModelError, RoundError, SettingsError
 from fedlens.hospital.hospital import Hospital
 from fedlens.models.fingerprint import fingerprint
 from fedlens.models.parameters import norm_names, to_parameters
-from fedlens.protocol.messages import (
-    EvaluateRequest,
-    Evaluation,
-    Parameters,
-    RoundPlan,
-    TrainRequest,
-    Update,
-    decode,
-    encode,
-)
+from fedlens.protocol.codec import decode, encode
+from fedlens.protocol.messages import EvaluateRequest, Evaluation, Parameters, RoundPlan, TrainRequest, Update
 from fedlens.study import Study
 
 from .conftest import CLASSES, make_images, make_network
@@ -76,15 +70,47 @@ def test_optimiser_moments_are_kept_at_home_only_when_asked(study: Study, tmp_pa
     assert any(not np.array_equal(deltas[0][name], deltas[1][name]) for name in deltas[0])
 
 
-def test_personal_arrays_never_leave_and_are_used_at_home(hospital: Hospital, study: Study) -> None:
+def test_personal_arrays_never_leave_and_are_used_at_home(study: Study, tmp_path: Path) -> None:
+    fedbn = study.model_copy(update={"federation": study.federation.model_copy(update={"strategy": "fedbn"})})
+    splits = {"train": make_images(50), "validation": make_images(20, seed=1)}
+    hospital = Hospital("A", fedbn, make_network(seed=5), splits, tmp_path / "A", batch_size=8)
     personal = tuple(sorted(norm_names(make_network())))
-    request = TrainRequest(
-        plan(study, 1, personal), {n: v for n, v in PARAMETERS.items() if n not in personal}
-    )
+    request = TrainRequest(plan(fedbn, 1, personal), PARAMETERS)
     answer = decode(hospital.handle(encode(request)), Update)
     assert not set(answer.delta) & set(personal)
     state = to_parameters(hospital.network_with(PARAMETERS, 1))
     assert any(not np.array_equal(state[name], PARAMETERS[name]) for name in personal)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"round": 0}, "rounds"),
+        ({"round": 5}, "rounds"),
+        ({"rounds": 8}, "rounds"),
+        ({"passes": 1e-6}, "passes"),
+        ({"seed": 7}, "seed"),
+        ({"learning_rate_start": 0.5}, "learning rate"),
+        ({"learning_rate_end": -0.1}, "learning rate"),
+        ({"proximal_mu": 10.0}, "proximal_mu"),
+        ({"personal": ("output.bias",)}, "personal arrays"),
+    ],
+    ids=str,
+)
+def test_a_round_that_the_study_does_not_have_is_refused(
+    hospital: Hospital, study: Study, change: dict[str, Any], named: str
+) -> None:
+    changed = dataclasses.replace(plan(study, 1), **change)
+    with pytest.raises(BadUpdateError, match=f"its {named} are not the study's"):
+        hospital.handle(encode(TrainRequest(changed, PARAMETERS)))
+
+
+def test_weights_that_are_left_out_are_not_made_up_from_the_last_round(
+    hospital: Hospital, study: Study
+) -> None:
+    fewer = {name: array for name, array in PARAMETERS.items() if name != "output.bias"}
+    with pytest.raises(ModelError, match=r"missing output\.bias"):
+        hospital.handle(encode(TrainRequest(plan(study, 1), fewer)))
 
 
 def test_an_evaluation_holds_counts_and_no_image(hospital: Hospital, study: Study) -> None:

@@ -5,17 +5,28 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fedlens import progress as quiet
-
 _SECONDS = 5.0
 
 
+class Shown(Protocol):
+    """A progress callback that can also say something between the bars."""
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """See :data:`fedlens.progress.Progress`."""
+        ...
+
+    def line(self, text: str) -> None:
+        """Write one line that stays."""
+        ...
+
+
 @contextlib.contextmanager
-def shown(console: Console | None = None) -> Iterator[quiet.Progress]:
+def shown(console: Console | None = None) -> Iterator[Shown]:
     """A progress callback whose output goes to standard error, so that results can be piped.
 
     Args:
@@ -46,6 +57,10 @@ class _Bars:
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task(step, total=total or None)
         self._bars.update(self._tasks[step], completed=done, total=total or None)
+
+    def line(self, text: str) -> None:
+        """Write one line above the bars."""
+        self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class PlainLines:
@@ -80,3 +95,7 @@ class PlainLines:
             self._ended.add(step)
         self._written[step] = now
         self._write(f"{step}: {done:,} of {total:,}" if total else f"{step}: {done:,}")
+
+    def line(self, text: str) -> None:
+        """Write one line at once."""
+        self._write(text)

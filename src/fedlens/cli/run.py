@@ -10,6 +10,7 @@ import typer
 import fedlens
 from fedlens.cli.output import JsonOption, near, show, table
 from fedlens.cli.progress import shown
+from fedlens.cli.round_line import round_line
 
 
 def run(
@@ -21,7 +22,12 @@ def run(
     """Train one classifier across the study's hospitals."""
     context.meta["resume"] = f"fedlens run {file} --resume"
     with shown() as progress:
-        result = fedlens.run(fedlens.load_study(file), resume=resume, progress=progress)
+        result = fedlens.run(
+            fedlens.load_study(file),
+            resume=resume,
+            watch=lambda event: progress.line(round_line(event)),
+            progress=progress,
+        )
     rows = [[name, f"{value:.4f}"] for name, value in result.metrics.items()]
     show(
         context,

@@ -25,7 +25,8 @@ def status(
     for one in found:
         ended = f" ({one.reason})" if one.reason else ""
         parts.append(
-            f"{one.folder}: {one.state}{ended}, {len(one.events)} of {one.rounds} rounds, {one.strategy}"
+            f"{one.folder}: {one.state}{ended}, {len(one.events)} of {one.rounds} rounds, {one.strategy}, "
+            + ("sealed: hospitals keep their own figures at home" if one.sealed else "updates in the clear")
         )
         if one.events:
             parts += ["", _rounds(one), "", _hospitals(one), ""]
@@ -65,10 +66,11 @@ def _hospitals(status: fedlens.RunStatus) -> Table:
                 _figure(trained.get("loss")),
                 _figure(tested.get("loss")),
                 _figure(tested.get("accuracy")),
+                f"{trained['bytes_up'] / 1e6:.2f}" if "bytes_up" in trained else "-",
                 trouble,
             ]
         )
-    columns = ["hospital", "images", "training loss", "validation loss", "accuracy", "trouble"]
+    columns = ["hospital", "images", "training loss", "validation loss", "accuracy", "MB up", "trouble"]
     return table("Hospitals, last round", columns, rows)
 
 

@@ -19,7 +19,8 @@ class RunningMean:
     """Mean of updates weighted by image count, in the memory of one sum, however many are added.
 
     Floating arrays are summed in float64: the product of a float32 and an image count is
-    exact there, so only the additions round. Integer arrays keep their maximum.
+    exact there, so only the additions round. Integer arrays end as the mean rounded to the nearest integer,
+    ties to even, as a sealed sum gives it too.
 
     Args:
         template: Arrays by name with the shapes and dtypes that updates have; not kept.
@@ -28,9 +29,7 @@ class RunningMean:
     def __init__(self, template: Parameters) -> None:
         self.images = 0
         self._sums: Parameters = {
-            name: np.zeros(array.shape, np.float64)
-            if np.issubdtype(array.dtype, np.floating)
-            else np.full(array.shape, np.iinfo(array.dtype).min, array.dtype)
+            name: np.zeros(array.shape, np.float64 if np.issubdtype(array.dtype, np.floating) else np.int64)
             for name, array in template.items()
         }
 
@@ -40,18 +39,25 @@ class RunningMean:
             if np.issubdtype(total.dtype, np.floating):
                 _add_scaled(total.reshape(-1), delta[name].reshape(-1), images)
             else:
-                np.maximum(total, delta[name], out=total)
+                total += delta[name] * images
         self.images += images
 
     def finish(self) -> Parameters:
-        """The mean in float64 and the counters' maximum; ends this object's use.
+        """The mean, in float64 and for counters in int64; ends this object's use.
 
         Nothing may have been added: then there is no mean, and it is for the caller to check.
         """
-        for total in self._sums.values():
+        for name, total in self._sums.items():
             if np.issubdtype(total.dtype, np.floating):
                 total /= self.images
+            else:
+                self._sums[name] = mean_counter(total, self.images)
         return self._sums
+
+
+def mean_counter(total: Array, images: int) -> Array:
+    """A counter's mean by image count, int64, rounded to the nearest integer, ties to even."""
+    return np.asarray(np.rint(total / images).astype(np.int64))
 
 
 def _add_scaled(total: npt.NDArray[np.float64], values: Array, scale: int) -> None:

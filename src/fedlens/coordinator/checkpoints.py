@@ -15,7 +15,7 @@ from fedlens.files import write_bytes
 from fedlens.protocol.messages import Parameters
 
 _FOLDER = "rounds"
-_ARRAYS = ("parameters", "strategy")
+_ARRAYS = ("parameters", "strategy", "gathering")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class RunState:
         waited: Evaluations since.
         parameters: The global model.
         strategy: The strategy's moments.
+        gathering: What sealing knows of the rounds before; empty in an unsealed study.
     """
 
     study: str
@@ -43,6 +44,7 @@ class RunState:
     waited: int
     parameters: Parameters = field(repr=False)
     strategy: Parameters = field(repr=False)
+    gathering: Parameters = field(repr=False)
 
 
 def write_checkpoint(folder: Path, state: RunState) -> Path:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedlens.coordinator.history import Event
 from fedlens.engines.engine import Engine, Reply
 from fedlens.errors import NotEnoughHospitalsError, RoundError
 from fedlens.progress import Progress
-from fedlens.protocol.messages import array_bytes
+from fedlens.protocol.codec import array_bytes
 
 Accept = Callable[[str, bytes], Event]
 """Checks and sums one hospital's reply; returns what the history shall say of it."""
@@ -34,8 +34,13 @@ class Collected:
     seconds: float = 0.0
     summing_seconds: float = 0.0
 
-    def require(self, minimum: int, what: str) -> None:
+    def require(self, minimum: int, what: str, rule: str = "federation.minimum_hospitals") -> None:
         """Check that enough hospitals are left.
+
+        Args:
+            minimum: How many are enough.
+            what: Was asked of them.
+            rule: Says so.
 
         Raises:
             NotEnoughHospitalsError: With every other hospital's reason.
@@ -44,15 +49,24 @@ class Collected:
             reasons = [f"{name}: {reason}" for name, reason in (self.missing | self.refused).items()]
             raise NotEnoughHospitalsError(
                 f"{what}: only {len(self.hospitals)} hospitals answered usably.",
-                why=f"federation.minimum_hospitals = {minimum}. " + " ".join(reasons),
+                why=f"{rule} = {minimum}. " + " ".join(reasons),
                 fix="Mend these hospitals, then go on with --resume.",
             )
 
 
 def collect(
-    engine: Engine, names: Sequence[str], request: bytes, accept: Accept, *, step: str, progress: Progress
+    engine: Engine,
+    names: Sequence[str],
+    request: bytes,
+    accept: Accept,
+    *,
+    step: str,
+    progress: Progress,
+    own: Mapping[str, bytes] | None = None,
 ) -> Collected:
     """Send one request and hand each reply to ``accept``; a reply it refuses does not end the round.
+
+    What ``own`` holds for a hospital goes to it alone, beside the request.
 
     At most one reply is alive here at any time.
 
@@ -73,7 +87,8 @@ def collect(
         began = time.perf_counter()
         try:
             said = accept(reply.hospital, reply.content)
-            sizes = {"bytes_down": array_bytes(request), "bytes_up": array_bytes(reply.content)}
+            down = array_bytes(request) + array_bytes((own or {}).get(reply.hospital, b""))
+            sizes = {"bytes_down": down, "bytes_up": array_bytes(reply.content)}
             result.hospitals[reply.hospital] = {**said, **sizes}
         except RoundError as error:
             result.refused[reply.hospital] = str(error)
@@ -82,7 +97,7 @@ def collect(
     began = time.perf_counter()
     progress(step, 0, len(names))
     # Through map, no name here holds a reply while the engine makes the next one.
-    for done, _ in enumerate(map(receive, engine.exchange(names, request)), start=1):
+    for done, _ in enumerate(map(receive, engine.exchange(names, request, own)), start=1):
         progress(step, done, len(names))
     result.missing |= waiting
     result.seconds = time.perf_counter() - began - result.summing_seconds

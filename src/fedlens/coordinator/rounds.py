@@ -3,7 +3,7 @@
 1. Initialise the global model, or go on from the last checkpoint.
 2. Distribute it to the round's hospitals.
 3. They train, each on its own images.
-4. They transmit updates: local minus global weights.
+4. They transmit updates: local minus global weights, sealed unless the study says otherwise.
 5. Federated averaging, by image count.
 6. Update the global model, and redistribute it.
 7. Hospitals explain and measure it on images it was not trained on; only counts come back.
@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fedlens.coordinator.aggregation import RunningMean, check_update
 from fedlens.coordinator.checkpoints import (
     RunState,
     check_same_study,
@@ -28,27 +28,24 @@ from fedlens.coordinator.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from fedlens.coordinator.collection import Collected, collect
-from fedlens.coordinator.evaluation import RunningCounts, check_evaluation, figures
+from fedlens.coordinator.gathering import Gathering
 from fedlens.coordinator.history import HISTORY_NAME, Event, History
-from fedlens.coordinator.schedule import draw_participants, plan_round
+from fedlens.coordinator.plain import PlainGathering
+from fedlens.coordinator.schedule import draw_participants, evaluation_due, plan_round
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.coordinator.strategies import Strategy, make_strategy
 from fedlens.engines.engine import Engine
 from fedlens.errors import HistoryError, RoundError
 from fedlens.progress import Progress, silent
-from fedlens.protocol.messages import (
-    EvaluateRequest,
-    Evaluation,
-    Parameters,
-    RoundPlan,
-    TrainRequest,
-    Update,
-    decode,
-    encode,
-)
+from fedlens.protocol.messages import Parameters, RoundPlan
 
 StopReason = Literal["rounds", "patience"]
+Watch = Callable[[Event], None]
+"""Called with each finished round's event, once it is on disk."""
+
+
+def nobody(event: Event) -> None:
+    """Nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,8 @@ def run_rounds(
     folder: Path,
     *,
     resume: bool = False,
+    gathering: Gathering | None = None,
+    watch: Watch = nobody,
     progress: Progress = silent,
 ) -> RoundsResult:
     """Train one global model over all rounds.
@@ -92,6 +91,8 @@ def run_rounds(
         settings: The coordinator's part of the study.
         initial: The global model to start from; not changed, and unused when going on.
         engine: Carries messages to hospitals.
+        gathering: How updates come together; in the clear where None.
+        watch: Told every round's event.
         folder: Run folder, for ``history.jsonl`` and ``rounds/``.
         resume: Go on from the folder's last checkpoint, or start where there is none.
         progress: Told of every hospital's reply and every round.
@@ -103,14 +104,19 @@ def run_rounds(
         SettingsError: The strategy does not fit the network.
     """
     strategy = make_strategy(settings)
-    state, history = _initialise(settings, strategy, initial, engine, folder, resume=resume)
+    gathering = gathering or PlainGathering(settings, engine)
+    state, history = _initialise(settings, strategy, initial, engine, gathering, folder, resume=resume)
+    if _reason_to_stop(settings, state) is None:
+        state = _begin(gathering, state, history, folder, progress)
     while (reason := _reason_to_stop(settings, state)) is None:
         progress("rounds", state.round, settings.federation.rounds)
         plan = plan_round(settings, strategy, state.round + 1)
         event: Event = {"event": "round", "round": plan.round}
         try:
-            parameters, moments = _train(settings, strategy, plan, state, engine, event, progress)
-            loss = _evaluate(settings, plan, parameters, engine, event, progress)
+            parameters, moments = _train(
+                settings, gathering, strategy, plan, state, engine.hospitals, event, progress
+            )
+            loss = _evaluate(settings, gathering, plan, parameters, event, progress)
         except RoundError as error:
             history.append({**event, "event": "failed", "reason": error.what})
             raise
@@ -118,11 +124,13 @@ def run_rounds(
             _decide(state, plan.round, loss, evaluated="evaluation" in event),
             parameters=parameters,
             strategy=moments,
+            gathering=gathering.carried(),
             events=len(history) + 1,
         )
         # History first: after a kill between the two, a resumed run cuts the event off and repeats it.
         history.append({**event, "best_round": state.best_round})
         write_checkpoint(folder, state)
+        watch(history.events[-1])
     progress("rounds", state.round, settings.federation.rounds)
     history.append({"event": "end", "reason": reason, "rounds": state.round, "best_round": state.best_round})
     best_path = checkpoint_path(folder, state.best_round)
@@ -138,23 +146,33 @@ def run_rounds(
     )
 
 
-def _initialise(
-    settings: CoordinatorSettings,
-    strategy: Strategy,
-    initial: Parameters,
-    engine: Engine,
-    folder: Path,
-    *,
-    resume: bool,
-) -> tuple[RunState, History]:
-    """Step 1."""
-    found = latest(folder)
-    if not resume and (found or (folder / HISTORY_NAME).exists()):
+def check_start(folder: Path, *, resume: bool) -> None:
+    """Refuse to start a run in a folder that holds one, unless it is to go on.
+
+    Raises:
+        HistoryError: It does.
+    """
+    if not resume and (latest(folder) or (folder / HISTORY_NAME).exists()):
         raise HistoryError(
             f"{folder} already holds a run.",
             why="A new one would overwrite it.",
             fix="Go on with --resume, or choose another output.",
         )
+
+
+def _initialise(
+    settings: CoordinatorSettings,
+    strategy: Strategy,
+    initial: Parameters,
+    engine: Engine,
+    gathering: Gathering,
+    folder: Path,
+    *,
+    resume: bool,
+) -> tuple[RunState, History]:
+    """Step 1."""
+    check_start(folder, resume=resume)
+    found = latest(folder)
     if found:
         state = read_checkpoint(found)
         check_same_study(state, found, study=settings.study, fingerprint=settings.fingerprint)
@@ -166,6 +184,7 @@ def _initialise(
             "study": settings.study,
             "fingerprint": settings.fingerprint,
             "strategy": settings.federation.strategy,
+            "sealed": gathering.sealed,
             "rounds": settings.federation.rounds,
             "hospitals": engine.hospitals,
             "classes": settings.classes,
@@ -181,92 +200,71 @@ def _initialise(
         waited=0,
         parameters=initial,
         strategy=strategy.start(initial),
+        gathering={},
     )
     write_checkpoint(folder, state)
     return state, history
 
 
+def _begin(
+    gathering: Gathering, state: RunState, history: History, folder: Path, progress: Progress
+) -> RunState:
+    """Get ready to gather; what that came to is on disk before the first round."""
+    try:
+        begun = gathering.begin(state.gathering, progress)
+    except RoundError as error:
+        history.append({"event": "failed", "round": state.round, "reason": error.what})
+        raise
+    if begun is None:
+        return state
+    history.append(begun)
+    state = dataclasses.replace(state, gathering=gathering.carried(), events=len(history))
+    write_checkpoint(folder, state)
+    return state
+
+
 def _train(
     settings: CoordinatorSettings,
+    gathering: Gathering,
     strategy: Strategy,
     plan: RoundPlan,
     state: RunState,
-    engine: Engine,
+    hospitals: Sequence[str],
     event: Event,
     progress: Progress,
 ) -> tuple[Parameters, Parameters]:
     """Steps 2 to 6; returns the next global model and moments, and tells ``event`` what happened."""
-    template = strategy.shared(state.parameters)
-    running = RunningMean(template)
-    totals = {"loss_sum": 0.0, "correct": 0, "seen": 0}
-
-    def accept(hospital: str, content: bytes) -> Event:
-        update = decode(content, Update)
-        check_update(update, hospital, plan, template)
-        running.add(update.delta, update.images)
-        for name in totals:
-            totals[name] += getattr(update, name)
-        return {
-            "images": update.images,
-            "loss": update.loss_sum / update.seen,
-            "accuracy": update.correct / update.seen,
-            "seconds": update.seconds,
-        }
-
-    participants = draw_participants(engine.hospitals, settings, plan.round)
-    request = encode(TrainRequest(plan, state.parameters))
-    arrived = collect(engine, participants, request, accept, step="training", progress=progress)
+    participants = draw_participants(hospitals, settings, plan.round)
     event |= {
         "participants": participants,
         "learning_rate": [plan.learning_rate_start, plan.learning_rate_end],
-        **_of(arrived),
     }
-    arrived.require(settings.federation.minimum_hospitals, f"Round {plan.round}")
+    template = strategy.shared(state.parameters)
+    trained = gathering.train(plan, state.parameters, template, participants, event, progress)
     began = time.perf_counter()
-    parameters, moments = strategy.update(state.parameters, running.finish(), state.strategy)
+    parameters, moments = strategy.update(state.parameters, trained.mean, state.strategy)
+    event["seconds"]["aggregation"] += time.perf_counter() - began
     event |= {
-        "images": running.images,
-        "loss": totals["loss_sum"] / totals["seen"],
-        "accuracy": totals["correct"] / totals["seen"],
-        "seconds": {
-            "training": arrived.seconds,
-            "aggregation": arrived.summing_seconds + time.perf_counter() - began,
-        },
+        "images": trained.images,
+        "loss": trained.loss_sum / trained.seen,
+        "accuracy": trained.correct / trained.seen,
     }
     return parameters, moments
 
 
 def _evaluate(
     settings: CoordinatorSettings,
+    gathering: Gathering,
     plan: RoundPlan,
     parameters: Parameters,
-    engine: Engine,
     event: Event,
     progress: Progress,
 ) -> float | None:
     """Step 7, where the round is due for it; returns the federation's validation loss."""
-    if plan.round % settings.federation.evaluate_every and plan.round != plan.rounds:
+    if not evaluation_due(settings.federation, plan.round):
         return None
-    request = EvaluateRequest(settings.study, plan.round, settings.fingerprint, "validation", parameters)
-    counts = RunningCounts()
-
-    def accept(hospital: str, content: bytes) -> Event:
-        evaluation = decode(content, Evaluation)
-        check_evaluation(evaluation, hospital, request, len(settings.classes), counts.bins)
-        counts.add(evaluation)
-        own = figures(evaluation.loss_sum, evaluation.counts, settings.classes)
-        return {**own, "seconds": evaluation.seconds}
-
-    arrived = collect(engine, engine.hospitals, encode(request), accept, step="evaluation", progress=progress)
-    total = counts.figures(settings.classes)
-    event["evaluation"] = {"split": request.split, **total, **_of(arrived), "seconds": arrived.seconds}
-    arrived.require(settings.federation.minimum_hospitals, f"Evaluation of round {plan.round}")
-    loss: float | None = total["loss"]
-    return loss
-
-
-def _of(arrived: Collected) -> Event:
-    return {"hospitals": arrived.hospitals, "missing": arrived.missing, "refused": arrived.refused}
+    event["evaluation"] = {}
+    return gathering.evaluate(plan, parameters, event["evaluation"], progress)
 
 
 def _decide(state: RunState, round_number: int, loss: float | None, *, evaluated: bool) -> RunState:

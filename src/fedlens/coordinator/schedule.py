@@ -11,7 +11,7 @@ from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.coordinator.strategies import Strategy
 from fedlens.errors import NotEnoughHospitalsError
 from fedlens.protocol.messages import RoundPlan
-from fedlens.study import TrainingSettings
+from fedlens.study import FederationSettings, TrainingSettings
 
 
 def learning_rate(settings: TrainingSettings, progress: float, *, peak: float | None = None) -> float:
@@ -58,6 +58,11 @@ def plan_round(settings: CoordinatorSettings, strategy: Strategy, round_number: 
         proximal_mu=strategy.proximal_mu,
         personal=strategy.personal,
     )
+
+
+def evaluation_due(federation: FederationSettings, round_number: int) -> bool:
+    """Whether the model after a round is measured; the last one always is."""
+    return round_number % federation.evaluate_every == 0 or round_number == federation.rounds
 
 
 def draw_participants(

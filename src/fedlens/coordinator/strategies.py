@@ -10,13 +10,15 @@ fedavgm   the server's step           Hsu et al. 2019, section 4.3
 fedadam   the server's step           Reddi et al. 2021, algorithm 2
 ========  ==========================  ================================================================
 
+``median``, ``trimmed-mean`` and ``krum`` differ in how updates become one (``robust.py``), not here.
+
 Rules for buffers, the same under every strategy:
 
 - Floating buffers (running means and variances of batch norm) are averaged by image count and
   taken as they are: server momentum, rate and Adam never touch them, since a step that overshoots
   could make a variance negative. The mean of the hospitals' variances is below the variance of
   their pooled images, by the spread between the hospitals' means; that is accepted, as in FedAvg.
-- Integer buffers (batch norm's step counters) become the maximum over hospitals.
+- Integer buffers (batch norm's step counters) become the mean by image count, rounded.
 - Under FedBN both stay at home with the weights of their layers, and the global model keeps the
   study's first values of them.
 """
@@ -144,7 +146,7 @@ class Strategy:
 
         Args:
             parameters: The global model, personal arrays included.
-            mean: Mean update of floating arrays in float64, and the maximum of counters.
+            mean: Mean update of floating arrays in float64, and the mean of counters.
             state: From :meth:`start` or the round before.
 
         Raises:
@@ -186,7 +188,7 @@ def make_strategy(settings: CoordinatorSettings) -> Strategy:
     rate, momentum = federation.server_learning_rate, federation.server_momentum
     buffers = settings.buffer_names
     match federation.strategy:
-        case "fedavg":
+        case "fedavg" | "median" | "trimmed-mean" | "krum":
             return Strategy(Average(), buffers)
         case "fedprox":
             return Strategy(Average(), buffers, proximal_mu=federation.proximal_mu)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,8 +30,15 @@ class Engine(Protocol):
         """The roster: all hospitals of the study, in an order that never changes."""
         ...
 
-    def exchange(self, names: Sequence[str], request: bytes) -> Iterator[Reply]:
+    def exchange(
+        self, names: Sequence[str], request: bytes, own: Mapping[str, bytes] | None = None
+    ) -> Iterator[Reply]:
         """Send one request to the named hospitals; yield just one reply for each.
+
+        Args:
+            names: Hospitals to ask.
+            request: The same for all.
+            own: What goes to one hospital only, beside the request.
 
         Replies come in the order of ``names``, however the hospitals raced, since the coordinator
         sums them as they come and the sum must not depend on the weather. An engine holds no reply

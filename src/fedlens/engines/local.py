@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from fedlens.engines.engine import Reply
@@ -17,8 +17,8 @@ class Member(Protocol):
         """As the roster spells it."""
         ...
 
-    def handle(self, request: bytes) -> bytes:
-        """Answer one message."""
+    def handle(self, request: bytes, own: bytes = b"") -> bytes:
+        """Answer one message; ``own`` came beside it for this hospital only."""
         ...
 
 
@@ -50,17 +50,19 @@ class LocalEngine:
         """Names in roster order."""
         return tuple(self._members)
 
-    def exchange(self, names: Sequence[str], request: bytes) -> Iterator[Reply]:
+    def exchange(
+        self, names: Sequence[str], request: bytes, own: Mapping[str, bytes] | None = None
+    ) -> Iterator[Reply]:
         """Replies in the order of ``names``, each made when it is asked for.
 
         A hospital that raises a :class:`~fedlens.errors.FedLensError` has failed for this exchange
         only. Any other exception is a fault in the program and passes through.
         """
         for name in names:
-            yield self._ask(self._members[name], request)
+            yield self._ask(self._members[name], request, (own or {}).get(name, b""))
 
-    def _ask(self, member: Member, request: bytes) -> Reply:
+    def _ask(self, member: Member, request: bytes, own: bytes) -> Reply:
         try:
-            return Reply(member.name, member.handle(request))
+            return Reply(member.name, member.handle(request, own))
         except FedLensError as error:
             return Reply(member.name, None, str(error))

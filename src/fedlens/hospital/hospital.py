@@ -4,33 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fedlens.errors import BadUpdateError, SettingsError
+from fedlens.errors import BadUpdateError, RoundError, SettingsError
 from fedlens.hospital.device import choose_device
 from fedlens.hospital.evaluation import evaluation_counts, predict
 from fedlens.hospital.images import HospitalImages
 from fedlens.hospital.optimizer import Optimizer
 from fedlens.hospital.state import load_state, save_state
-from fedlens.hospital.training import LocalPlan, train
+from fedlens.hospital.training import LocalPlan, TrainingTotals, train
 from fedlens.models.fingerprint import fingerprint
 from fedlens.models.network import Network
-from fedlens.models.parameters import from_parameters, to_parameters
+from fedlens.models.parameters import from_parameters, norm_names, to_parameters
+from fedlens.protocol.codec import decode, encode, kind_of
 from fedlens.protocol.messages import (
     EvaluateRequest,
     Evaluation,
     Parameters,
+    RoundPlan,
     TrainRequest,
     Update,
-    decode,
-    encode,
-    kind_of,
 )
 from fedlens.study import Study
+
+_MEASURED = "validation"
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """What one round of local training came to.
+
+    Attributes:
+        delta: Local minus global floating arrays; the plain local value of integer counters.
+        totals: How training went.
+    """
+
+    delta: Parameters = field(repr=False)
+    totals: TrainingTotals
+
+
+@dataclass(frozen=True)
+class LocalEvaluation:
+    """Sum of cross entropy, count arrays and wall seconds of one evaluation."""
+
+    loss_sum: float
+    counts: Parameters = field(repr=False)
+    seconds: float
 
 
 class Hospital:
@@ -72,25 +96,64 @@ class Hospital:
         """Training images, the FedAvg weight."""
         return len(self._splits["train"])
 
-    def handle(self, request: bytes) -> bytes:
-        """Answer one message of the coordinator.
+    @property
+    def validation_images(self) -> int:
+        """Validation images."""
+        return len(self._splits["validation"])
+
+    @property
+    def trained_names(self) -> frozenset[str]:
+        """Names of the arrays that gradients reach."""
+        return frozenset(name for name, _ in self._network.named_parameters())
+
+    @property
+    def classes(self) -> int:
+        """Classes of the study."""
+        return self._network.classes
+
+    @property
+    def norm_bound(self) -> float:
+        """Largest norm of an update that the study allows; 0 where the rounds' plans say."""
+        return self._study.sealing.norm_bound
+
+    @property
+    def personal_names(self) -> frozenset[str]:
+        """Arrays of which this hospital uses its own once it has some, whatever a request holds (FedBN)."""
+        fedbn = self._study.federation.strategy == "fedbn"
+        return norm_names(self._network) if fedbn else frozenset()
+
+    def shared_arrays(self, personal: Collection[str]) -> Parameters:
+        """Arrays that updates hold, with this network's present values."""
+        return {name: array for name, array in to_parameters(self._network).items() if name not in personal}
+
+    def handle(self, request: bytes, own: bytes = b"") -> bytes:
+        """Answer one message of the coordinator in the clear.
 
         Raises:
-            RoundError: The message cannot be read.
+            RoundError: The message cannot be read, or asks for a seal that this study does not have.
             BadUpdateError: It belongs to another study or network, or training diverged.
         """
         if kind_of(request) == TrainRequest.kind:
-            return encode(self._train(decode(request, TrainRequest)))
-        return encode(self._evaluate(decode(request, EvaluateRequest)))
+            asked = decode(request, TrainRequest)
+            self._refuse_seal(asked.seal, own)
+            return encode(self._update(asked.plan, self.train(asked)))
+        measured = decode(request, EvaluateRequest)
+        self._refuse_seal(measured.seal, own)
+        return encode(self._evaluation(measured, self.measure(measured)))
 
     def network_with(self, parameters: Parameters, round_number: int) -> Network:
         """The hospital's network holding global weights and its own personal arrays."""
-        from_parameters(self._network, parameters, strict=False)
+        from_parameters(self._network, parameters)
         personal = load_state(self._folder, round_number, None)
         self._network.load_state_dict(personal, strict=False)
         return self._network
 
-    def _check(self, study: str, print_of_network: str) -> None:
+    def check(self, study: str, print_of_network: str) -> None:
+        """Refuse a request of another study or for another network.
+
+        Raises:
+            BadUpdateError: Names both digests.
+        """
         if study != self._digest:
             raise BadUpdateError(
                 f"Hospital {self.name} refuses a request of study {study[:12]}.",
@@ -104,9 +167,15 @@ class Hospital:
                 fix="Give every member the same [model] settings.",
             )
 
-    def _train(self, request: TrainRequest) -> Update:
+    def train(self, request: TrainRequest) -> LocalTraining:
+        """Train from a request's weights and keep the state that the next round needs.
+
+        Raises:
+            BadUpdateError: Another study or network, or training diverged.
+        """
         plan = request.plan
-        self._check(plan.study, plan.fingerprint)
+        self.check(plan.study, plan.fingerprint)
+        self._check_plan(plan)
         network = self.network_with(request.parameters, plan.round - 1)
         optimizer = Optimizer(network, self._study.training)
         if self._study.federation.optimizer_state == "keep":
@@ -132,6 +201,59 @@ class Hospital:
         keep = self._study.federation.optimizer_state == "keep"
         personal = {name: torch.from_numpy(after[name]) for name in plan.personal}
         save_state(self._folder, plan.round, optimizer if keep else None, personal)
+        delta = {
+            name: value - before[name] if np.issubdtype(value.dtype, np.floating) else value
+            for name, value in after.items()
+            if name not in plan.personal
+        }
+        return LocalTraining(delta, totals)
+
+    def measure(self, request: EvaluateRequest) -> LocalEvaluation:
+        """Measure a request's weights on held-out images.
+
+        Raises:
+            BadUpdateError: Another study or network.
+            SettingsError: No such split.
+        """
+        self.check(request.study, request.fingerprint)
+        if not 1 <= request.round <= self._study.federation.rounds:
+            raise BadUpdateError(
+                f"Hospital {self.name} refuses to measure after round {request.round}.",
+                why=f"The study has {self._study.federation.rounds} rounds.",
+            )
+        if request.split != _MEASURED:
+            raise SettingsError(
+                f"Hospital {self.name} measures no split {request.split!r}.",
+                why=f"A coordinator learns figures of {_MEASURED} images only.",
+            )
+        began = time.perf_counter()
+        images = self._splits[request.split]
+        probabilities = predict(self.network_with(request.parameters, request.round), images)
+        loss_sum, counts = evaluation_counts(probabilities, images.labels)
+        return LocalEvaluation(loss_sum, dict(counts), time.perf_counter() - began)
+
+    def _check_plan(self, plan: RoundPlan) -> None:
+        """Refuse a round that the study file does not have: how one trains decides what an update tells."""
+        study, federation = self._study, self._study.federation
+        peak = federation.learning_rate or study.training.learning_rate
+        prox = federation.strategy == "fedprox"
+        rates = (plan.learning_rate_start, plan.learning_rate_end)
+        for name, holds in (
+            ("rounds", plan.rounds == federation.rounds and 1 <= plan.round <= plan.rounds),
+            ("passes", plan.passes == study.training.passes / federation.rounds),
+            ("seed", plan.seed == study.seed),
+            ("learning rate", all(0 <= rate <= peak for rate in rates)),
+            ("proximal_mu", plan.proximal_mu == (federation.proximal_mu if prox else 0.0)),
+            ("personal arrays", plan.personal == tuple(sorted(self.personal_names))),
+        ):
+            if not holds:
+                raise BadUpdateError(
+                    f"Hospital {self.name} refuses round {plan.round}: its {name} are not the study's.",
+                    fix="Give every member the same study file.",
+                )
+
+    def _update(self, plan: RoundPlan, trained: LocalTraining) -> Update:
+        totals = trained.totals
         return Update(
             hospital=self.name,
             study=plan.study,
@@ -142,34 +264,27 @@ class Hospital:
             correct=totals.correct,
             seen=totals.seen,
             seconds=totals.seconds,
-            delta={
-                name: value - before[name] if np.issubdtype(value.dtype, np.floating) else value
-                for name, value in after.items()
-                if name not in plan.personal
-            },
+            delta=trained.delta,
         )
 
-    def _evaluate(self, request: EvaluateRequest) -> Evaluation:
-        self._check(request.study, request.fingerprint)
-        if request.split not in self._splits:
-            raise SettingsError(
-                f"Hospital {self.name} has no split {request.split!r}.",
-                why=f"It has {sorted(self._splits)}.",
-            )
-        began = time.perf_counter()
-        images = self._splits[request.split]
-        probabilities = predict(self.network_with(request.parameters, request.round), images)
-        loss_sum, counts = evaluation_counts(probabilities, images.labels)
+    def _evaluation(self, request: EvaluateRequest, measured: LocalEvaluation) -> Evaluation:
         return Evaluation(
             hospital=self.name,
             study=request.study,
             round=request.round,
             fingerprint=request.fingerprint,
             split=request.split,
-            loss_sum=loss_sum,
-            seconds=time.perf_counter() - began,
-            counts=dict(counts),
+            loss_sum=measured.loss_sum,
+            seconds=measured.seconds,
+            counts=measured.counts,
         )
+
+    def _refuse_seal(self, seal: bytes, own: bytes) -> None:
+        if seal or own:
+            raise RoundError(
+                f"Hospital {self.name} was asked for a sealed answer in an unsealed study.",
+                fix="Give every member the same study file.",
+            )
 
     def _seed(self, root: int) -> int:
         """The round's seed made the hospital's own, so that no two draw the same augmentation."""

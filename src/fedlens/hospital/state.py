@@ -29,7 +29,8 @@ def save_state(
     if optimizer is not None:
         for index, moments in optimizer.moments().items():
             arrays |= {f"{_OPTIMIZER}{index}.{name}": value for name, value in moments.items()}
-    with whole_file(_path(folder, round_number)) as part:
+    # Moments tell as much about the images as an update does.
+    with whole_file(_path(folder, round_number), mode=0o600) as part:
         save_file({name: array.detach().cpu().contiguous() for name, array in arrays.items()}, part)
     for number in _numbers(folder, below=round_number)[:-1]:
         _path(folder, number).unlink()

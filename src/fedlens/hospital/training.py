@@ -134,7 +134,7 @@ def train(
             seen += len(labels)
     if not torch.isfinite(loss_sum):
         raise BadUpdateError(
-            f"The training loss is no longer finite after {seen} images.",
+            "The training loss is no longer finite.",
             fix="Lower training.learning_rate, or set training.warmup.",
         )
     return TrainingTotals(float(loss_sum), int(correct), seen, time.perf_counter() - began)
