@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ from fedlens.coordinator.collection import collect
 from fedlens.coordinator.history import Event
 from fedlens.engines import Reply
 from fedlens.progress import silent
-from fedlens.protocol.messages import Parameters, RoundPlan, Update, decode, encode
+from fedlens.protocol.codec import decode, encode
+from fedlens.protocol.messages import Parameters, RoundPlan, Update
 
 LAYERS = 10
 LAYER = 1_000_000
@@ -46,7 +47,9 @@ class MakingEngine:
         """Arrays by name with the shapes and dtypes of an update."""
         return self._delta
 
-    def exchange(self, names: Sequence[str], request: bytes) -> Iterator[Reply]:
+    def exchange(
+        self, names: Sequence[str], request: bytes, own: Mapping[str, bytes] | None = None
+    ) -> Iterator[Reply]:
         """One encoded update of each hospital."""
         for name in names:
             yield Reply(name, self._encoded(name))
