@@ -26,11 +26,17 @@ def status(
         ended = f" ({one.reason})" if one.reason else ""
         parts.append(
             f"{one.folder}: {one.state}{ended}, {len(one.events)} of {one.rounds} rounds, {one.strategy}, "
-            + ("sealed: hospitals keep their own figures at home" if one.sealed else "updates in the clear")
+            + _travel(one)
         )
         if one.events:
             parts += ["", _rounds(one), "", _hospitals(one), ""]
     show(context, {"runs": [one.as_dict() for one in found]}, *parts)
+
+
+def _travel(status: fedlens.RunStatus) -> str:
+    if status.sealed:
+        return "sealed: hospitals keep their own figures at home"
+    return "updates in the clear" if len(status.hospitals) > 1 else "all in one place"
 
 
 def _rounds(status: fedlens.RunStatus) -> Table:
