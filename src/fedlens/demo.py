@@ -83,11 +83,15 @@ class DemoResult:
 
     def next_steps(self) -> str:
         """What to open, and what to run with images of one's own."""
+        home = self.folder.resolve()
+        # As the folder was given, like the path below it.
+        inside = self.report.is_relative_to(home)
+        report = self.folder / self.report.relative_to(home) if inside else self.report
         return "\n".join(
             [
                 "",
                 "Open",
-                f"  {self.report}    the comparison, figures and heat maps",
+                f"  {report}    the comparison, figures and heat maps",
                 f"  {self.explanations}    heat maps of single images",
                 "Next, with your own images",
                 "  fedlens data import FOLDER --out images",
