@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlens.protocol.masks import SEED_BYTES, Masks
+from fedlens.protocol.keys import SEED_BYTES
+from fedlens.protocol.masks import Masks
 
 TYPES = ("<u1", "<u2", "<u4", "<u8")
 STRETCH = 1 << 19

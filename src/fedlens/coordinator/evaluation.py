@@ -91,12 +91,17 @@ def check_evaluation(
         check_array(counts[name], hospital, name, (classes, bins), np.int64)
     if any(array.min(initial=0) < 0 or array.max(initial=0) >= MOST_IMAGES for array in counts.values()):
         raise _contradiction(hospital, "impossible counts")
-    support = counts["confusion"].sum(1)
-    positives, negatives = (counts[name].sum(1) for name in _HISTOGRAMS)
-    if (positives != support).any() or (negatives != support.sum() - support).any():
+    if not of_the_same_images(counts):
         raise _contradiction(hospital, "histograms and a confusion matrix of different images")
     if evaluation.loss_sum < 0 or evaluation.seconds < 0:
         raise _contradiction(hospital, "a negative loss or time")
+
+
+def of_the_same_images(counts: Parameters) -> bool:
+    """Whether the histograms of each class hold just the images that the confusion matrix has."""
+    support = counts["confusion"].sum(1)
+    positives, negatives = (counts[name].sum(1) for name in _HISTOGRAMS)
+    return bool((positives == support).all() and (negatives == support.sum() - support).all())
 
 
 def _contradiction(hospital: str, what: str) -> BadUpdateError:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedlens.coordinator.aggregation import MOST_IMAGES, mean_counter
 from fedlens.coordinator.collection import Collected, collect
-from fedlens.coordinator.evaluation import figures
+from fedlens.coordinator.evaluation import figures, of_the_same_images
 from fedlens.coordinator.gathering import Trained
 from fedlens.coordinator.history import Event
 from fedlens.coordinator.ranges import RangeKeeper
@@ -191,13 +191,11 @@ class SealedGathering:
         stamp = self._stamp(plan.round, "evaluate")
         done = self._sum(stamp, self._engine.hospitals, request, settings, layout, event, progress)
         counts = {name: np.asarray(done.totals[name]) for name in ("confusion", "positives", "negatives")}
-        support = counts["confusion"].sum(axis=1)
         self._hold(
             stamp,
             all(bool((array >= 0).all()) for array in counts.values())
             and int(done.totals["loss"]) >= 0
-            and bool((counts["positives"].sum(axis=1) == support).all())
-            and bool((counts["negatives"].sum(axis=1) == support.sum() - support).all()),
+            and of_the_same_images(counts),
         )
         total = figures(int(done.totals["loss"]) / LOSS_SCALE, counts, classes)
         event |= {"split": request.split, **total, "seconds": sum(event["seconds"].values())}

@@ -60,6 +60,10 @@ class SealedHospital:
         self._seal = seal
         self._folder = folder
         self._written = seal.ledger
+        template = hospital.shared_arrays(hospital.personal_names)
+        self._sizes = [template[name].size for name in value_names(template)]
+        self._layout = train_layout(template)
+        self._trained_names = hospital.trained_names
 
     @property
     def name(self) -> str:
@@ -108,9 +112,7 @@ class SealedHospital:
     def _train(self, request: TrainRequest, own: bytes) -> bytes:
         plan = request.plan
         ready = self._verify(request, own, "train", plan.round)
-        template = self._hospital.shared_arrays(plan.personal)
-        sizes = [template[name].size for name in value_names(template)]
-        check_sizes(ready.plan, sizes, train_layout(template))
+        check_sizes(ready.plan, self._sizes, self._layout)
         with self._one_answer(ready):
             return self._sealed_update(request, ready)
 
@@ -136,7 +138,7 @@ class SealedHospital:
             "accuracy": totals.correct / totals.seen,
         }
         values = Values(trained.delta, names, weight, seed)
-        return self._sealed(ready, values, numbers, train_layout(trained.delta), said)
+        return self._sealed(ready, values, numbers, self._layout, said)
 
     def _measure(self, request: EvaluateRequest, own: bytes) -> bytes:
         ready = self._verify(request, own, "evaluate", request.round)
@@ -216,7 +218,7 @@ class SealedHospital:
                     f"Hospital {self.name} does not seal its update: {name} is not finite everywhere.",
                     fix="Lower training.learning_rate, or set training.warmup.",
                 )
-            if name in self._hospital.trained_names:
+            if name in self._trained_names:
                 squares += float(np.dot(flat, flat))
         norm = squares**0.5
         if norm > plan.norm_bound:

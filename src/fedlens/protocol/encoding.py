@@ -149,7 +149,9 @@ class Encoder:
         # One step to spare: the addition rounds.
         if lowest + self._offset < 2 or highest + self._offset >= self._most - 1:
             self._clip(work)
-        return work.astype(self._signed).astype(self._word, copy=False).view(self._word)
+        signed = work.astype(self._signed)
+        same = signed.dtype.itemsize == self._word.itemsize
+        return signed.view(self._word) if same else signed.astype(self._word)
 
     def finish(self) -> Encoded:
         """What the whole vector came to."""

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 Words = npt.NDArray[np.unsignedinteger]
 
-SEED_BYTES = 32
 # Within a core's cache, and long enough that the calls into the library do not count.
 _STRETCH = 1 << 19
 _CIPHER_BLOCK = 16

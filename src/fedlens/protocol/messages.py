@@ -12,7 +12,7 @@ sealed one :class:`Keys`, :class:`Shares`, :class:`SealedUpload`, :class:`CoSign
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
@@ -22,8 +22,6 @@ Parameters = dict[str, Array]
 
 Blobs = dict[str, bytes]
 """Whole messages by the name of the hospital that made them."""
-
-Step = Literal["enrol", "train", "evaluate"]
 
 
 @dataclass(frozen=True)

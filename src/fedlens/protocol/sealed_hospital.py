@@ -51,6 +51,7 @@ from fedlens.protocol.session import (
     in_roster_order,
     keys_digest,
     mask_seeds,
+    next_stamp,
     open_box,
     read_all_keys,
     read_box,
@@ -215,8 +216,7 @@ class HospitalSeal:
         self._current, self._next = session, None
         next_keys = b""
         if plan.next_step:
-            following = dataclasses.replace(plan.stamp, round=plan.next_round, step=plan.next_step)
-            self._next = self._begin(following)
+            self._next = self._begin(next_stamp(plan))
             next_keys = self._next.own_keys
         upload = SealedUpload(sign(receipt, self._identity), packed.data, total_bytes.data, next_keys, 0.0)
         return upload, encoded
@@ -328,10 +328,8 @@ class HospitalSeal:
                 "The plan seals another request than the one that came with it.",
                 why="Hospitals that compute different things must not be summed.",
             )
-        if plan.next_step:
-            following = dataclasses.replace(plan.stamp, round=plan.next_round, step=plan.next_step)
-            if position(following) <= position(plan.stamp):
-                raise ProtocolError("The plan's next sum lies behind it.")
+        if plan.next_step and position(next_stamp(plan)) <= position(plan.stamp):
+            raise ProtocolError("The plan's next sum lies behind it.")
 
     def _read_listing(self, content: bytes, kind: type[L]) -> L:
         most = MOST_SIGNED_BYTES * (3 * len(self._roster.members) + 1)

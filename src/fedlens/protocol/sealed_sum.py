@@ -7,7 +7,6 @@ hospital, and is as it was before. It opens no connection and reads no clock.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,8 +43,8 @@ from fedlens.protocol.session import (
     deposit_context,
     keys_digest,
     mask_seed_alone,
+    next_stamp,
     pair_mask,
-    read_all_keys,
     read_box,
     read_keys,
     sha256,
@@ -95,7 +94,6 @@ class SealedSum:
         self._keys: dict[str, bytes] = {}
         self._read: dict[str, Keys] = {}
         self._boxes: dict[str, dict[str, bytes]] = {}
-        self._opened_boxes: dict[tuple[str, str], Box] = {}
         self._deposits: dict[str, bytes] = {}
         self._plan: SumPlan | None = None
         self._seal = b""
@@ -168,7 +166,6 @@ class SealedSum:
             NotEnoughHospitalsError: They are fewer than the threshold.
         """
         self._require(self.with_keys, "made keys")
-        read_all_keys(self._keys, self.stamp, self._roster)
         return sign(SharesRequest(self.stamp, dict(self._keys)), self._identity)
 
     def take_shares(self, name: str, content: bytes) -> None:
@@ -180,12 +177,9 @@ class SealedSum:
             raise ProtocolError(f"Shares of {name} came twice, too late, or in another's name.")
         if name not in self._keys or set(shares.boxes) != set(self._keys) - {name}:
             raise ProtocolError(f"Shares of {name} are not for just those whose keys it was given.")
-        read = {
-            (name, receiver): read_box(box, self.stamp, name, receiver, self._roster)
-            for receiver, box in shares.boxes.items()
-        }
+        for receiver, box in shares.boxes.items():
+            read_box(box, self.stamp, name, receiver, self._roster)
         self._boxes[name] = shares.boxes
-        self._opened_boxes |= read
         self._deposits[name] = shares.deposit
 
     def make_plan(self, settings: SumSettings, *, task: str) -> bytes:
@@ -246,8 +240,7 @@ class SealedSum:
         if not upload.sealing_seconds >= 0:
             raise ProtocolError(f"The upload of {name} took {upload.sealing_seconds} seconds.")
         if upload.next_keys:
-            following = dataclasses.replace(self.stamp, round=plan.next_round, step=plan.next_step)
-            read_keys(upload.next_keys, following, name, self._roster)
+            read_keys(upload.next_keys, next_stamp(plan), name, self._roster)
             self.next_keys[name] = upload.next_keys
         running.add(upload.values, upload.totals)
         self._receipts[name] = upload.receipt
@@ -363,10 +356,13 @@ class SealedSum:
             first = self._roster.index(dropped) < index
             if first and index not in own:
                 raise ProtocolError(f"The deposit of {dropped} lacks its secret with {survivor}.")
-            kem = own[index] if first else key.decapsulate(self._opened_boxes[survivor, dropped].mask_kem)
+            kem = own[index] if first else key.decapsulate(self._box(survivor, dropped).mask_kem)
             x25519 = key.agree(self._read[survivor].mask_key)
             mask, sign_of = pair_mask(x25519, kem, self.stamp, survivor, dropped, self._keys, self._roster)
             yield mask, -sign_of
+
+    def _box(self, sender: str, receiver: str) -> Box:
+        return read_box(self._boxes[sender][receiver], self.stamp, sender, receiver, self._roster)
 
     def _seed(self, owner: str, which: int) -> bytes:
         shares = dict(list(self._shares.get(owner, {}).items())[: self.threshold])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from fedlens.errors import ProtocolError
 from fedlens.protocol.codec import read_signed, sign
@@ -246,6 +246,11 @@ def check_stamp(found: Stamp, expected: Stamp, sender: str) -> None:
             raise ProtocolError(
                 f"A message of {sender} has {name} {str(got)[:12]!r}, not {str(value)[:12]!r}."
             )
+
+
+def next_stamp(plan: SumPlan) -> Stamp:
+    """Of the sum after a plan's, where it has one."""
+    return replace(plan.stamp, round=plan.next_round, step=plan.next_step)
 
 
 def keys_digest(keys: Mapping[str, bytes]) -> str:
