@@ -35,6 +35,7 @@ MEMBERS = [
     "run",
     "run_demo",
     "run_status",
+    "share_images",
     "silent",
     "split",
     "write_report",

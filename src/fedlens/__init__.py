@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fedlens.progress import Progress, silent
     from fedlens.reporting import write_report
     from fedlens.running import RunResult, run
+    from fedlens.sharing import share_images
     from fedlens.status import RunStatus, run_status
     from fedlens.study import Study, load_study
     from fedlens.study_template import new_study
@@ -56,6 +57,7 @@ _HOMES = {
     "run": "running",
     "run_demo": "demo",
     "run_status": "status",
+    "share_images": "sharing",
     "silent": "progress",
     "split": "imaging.splits",
     "write_report": "reporting",
@@ -87,6 +89,7 @@ __all__ = [
     "run",
     "run_demo",
     "run_status",
+    "share_images",
     "silent",
     "split",
     "write_report",

@@ -14,6 +14,7 @@ training, so resume, history and checkpoints are the same code in every arm.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +132,36 @@ def initial_network(study: Study, *, classes: int) -> Network:
     return network
 
 
+def build_hospital(
+    study: Study,
+    name: str,
+    splits: Mapping[str, HospitalImages],
+    folder: Path,
+    *,
+    classes: Sequence[str],
+    progress: Progress = silent,
+) -> Hospital:
+    """One hospital of a study, from its own images alone.
+
+    Args:
+        study: The settings every member of the study holds.
+        name: As the roster spells it.
+        splits: Its images by split name; ``train`` and ``validation`` at least.
+        folder: Where its optimiser state and personal arrays stay.
+        classes: Label order of the network's outputs.
+        progress: Told after every batch of training.
+    """
+    return Hospital(
+        name,
+        study,
+        initial_network(study, classes=len(classes)),
+        splits,
+        folder,
+        batch_size=study.federation.batch_size or study.training.batch_size,
+        progress=progress,
+    )
+
+
 def _arm_study(study: Study, name: str) -> Study:
     if name == FEDERATED:
         return study
@@ -155,23 +186,15 @@ def _federation(
     return engine, SealedGathering(settings, engine, setup)
 
 
-def _members(prepared: PreparedStudy, study: Study, name: str, folder: Path) -> list[Hospital]:
+def _members(prepared: PreparedStudy, study: Study, arm: str, folder: Path) -> list[Hospital]:
     """Hospitals of the arm, in roster order; ``central`` has one that holds every image."""
-    owners = {FEDERATED: list(prepared.hospitals), CENTRAL: [""]}.get(name, [name.removeprefix(LOCAL)])
+    owners = {FEDERATED: list(prepared.hospitals), CENTRAL: [""]}.get(arm, [arm.removeprefix(LOCAL)])
     members = []
     for owner in owners:
-        splits: dict[str, HospitalImages] = {
-            split: prepared.images(split, owner) for split in ("train", "validation")
-        }
-        member = Hospital(
-            owner or "all",
-            study,
-            initial_network(study, classes=len(prepared.classes)),
-            splits,
-            folder / HOSPITALS_NAME / (owner or "all"),
-            batch_size=study.federation.batch_size or study.training.batch_size,
-        )
-        members.append(member)
+        splits = {split: prepared.images(split, owner) for split in ("train", "validation")}
+        name = owner or "all"
+        home = folder / HOSPITALS_NAME / name
+        members.append(build_hospital(study, name, splits, home, classes=prepared.classes))
     return members
 
 

@@ -14,9 +14,12 @@
     ├── RoundError                  exit 5   a federated round
     │   ├── NotEnoughHospitalsError
     │   ├── BadUpdateError
+    │   ├── PolicyError                      a request that a hospital's policy does not allow
+    │   ├── StoppedError                     a study that was stopped on purpose
     │   └── ProtocolError                    a message, key, share or seal that is refused
     ├── HistoryError                exit 6   a run folder that cannot be resumed or read
-    └── ExplanationError            exit 7   saliency maps
+    ├── ExplanationError            exit 7   saliency maps
+    └── DeploymentError             exit 8   kits, requests, approvals and services of a federation
 
 Each error has three voices: what happened, why it matters (may be empty) and what to do next.
 The command line prints just these and ends with the class's exit code.
@@ -105,6 +108,14 @@ class BadUpdateError(RoundError):
     """A hospital's update has a wrong shape, fingerprint, round or non-finite values."""
 
 
+class PolicyError(RoundError):
+    """A hospital's own policy does not allow what was asked of it."""
+
+
+class StoppedError(RoundError):
+    """A study was stopped on purpose; it can be resumed."""
+
+
 class ProtocolError(RoundError):
     """A message of a sealed round is malformed, forged, replayed or out of turn; it is refused."""
 
@@ -119,3 +130,9 @@ class ExplanationError(FedLensError):
     """A saliency map cannot be computed or drawn."""
 
     exit_code = 7
+
+
+class DeploymentError(FedLensError):
+    """A federation's kits, requests, approvals or services cannot be made, trusted or used."""
+
+    exit_code = 8

@@ -7,28 +7,21 @@ The defaults are the paper's (sections 3.2 and 5): 224 px, batch 32, Adam 0.001,
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from fedlens.errors import SettingsError
+from fedlens.settings import Settings, load_settings
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 PAPER_SHARES = (5000, 6000, 6500, 5401)
 ROBUST_STRATEGIES = ("median", "trimmed-mean", "krum")
 LEAST_SEALED = 3
 """Fewest hospitals whose sum hides what each of them added."""
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, and no key is silently ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DataSettings(Settings):
@@ -45,7 +38,7 @@ class DataSettings(Settings):
     """
 
     folder: Path
-    relabel: dict[str, str] = {}
+    relabel: dict[str, str] = Field(default={})
     classes: tuple[str, ...] = ()
     validation: Unit = 0.1
     test: Unit = 0.2
@@ -215,6 +208,21 @@ class SealingSettings(Settings):
     norm_bound: float = Field(default=0.0, ge=0)
 
 
+class NetworkSettings(Settings):
+    """How patient the coordinator is where hospitals are machines apart; plays no part on one machine.
+
+    Attributes:
+        deadline: Seconds that a hospital has for one step of a round, training included; whoever is slower
+            is missing from that round.
+        grace: Seconds for which a hospital may be out of reach within a step before it counts as missing.
+        wait: Seconds to wait for enough hospitals before the study stops.
+    """
+
+    deadline: float = Field(default=3600.0, gt=0)
+    grace: float = Field(default=60.0, ge=0)
+    wait: float = Field(default=600.0, ge=0)
+
+
 class CompareSettings(Settings):
     """What ``fedlens compare`` runs.
 
@@ -254,6 +262,7 @@ class Study(Settings):
     training: TrainingSettings = TrainingSettings()
     federation: FederationSettings = FederationSettings()
     sealing: SealingSettings = SealingSettings()
+    network: NetworkSettings = NetworkSettings()
     compare: CompareSettings = CompareSettings()
 
     @model_validator(mode="after")
@@ -287,8 +296,8 @@ class Study(Settings):
         return self.sealing.mode != "off" and hospitals >= LEAST_SEALED
 
     def digest(self) -> str:
-        """SHA-256 over every setting that shapes the result; paths and the name are left out."""
-        content = self.model_dump(mode="json", exclude={"name", "output", "compare"})
+        """SHA-256 over every setting that shapes the result; paths, patience and the name are left out."""
+        content = self.model_dump(mode="json", exclude={"name", "output", "network", "compare"})
         content["data"].pop("folder")
         content["model"].pop("start")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -301,16 +310,7 @@ def load_study(path: Path) -> Study:
         SettingsError: Missing file, broken TOML, unknown key (with the nearest known one), or a
             value out of range; names the file, key and value.
     """
-    try:
-        content = tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise SettingsError(f"No study file {path}.", fix="Make one with: fedlens study new FILE") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}.", fix="Mend that line.") from error
-    try:
-        study = Study.model_validate(content)
-    except ValidationError as error:
-        raise SettingsError(f"{path}: {_describe(error, content)}") from error
+    study = load_settings(Study, path, "study file", fix="Make one with: fedlens study new FILE")
     base = path.resolve().parent
     output = base / (study.output or Path("runs") / study.name)
     start = base / study.model.start if study.model.start else None
@@ -321,30 +321,3 @@ def load_study(path: Path) -> Study:
             "model": study.model.model_copy(update={"start": start}),
         }
     )
-
-
-def _describe(error: ValidationError, content: dict[str, Any]) -> str:
-    """Every problem in one line each, unknown keys with the nearest known name."""
-    lines = []
-    for problem in error.errors():
-        place = [str(part) for part in problem["loc"]]
-        name = ".".join(place)
-        if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(place[-1], _known_keys(place[:-1]), n=1, cutoff=0.5)
-            hint = f"; did you mean {'.'.join([*place[:-1], near[0]])}?" if near else ""
-            lines.append(f"unknown key {name}{hint}")
-        elif problem["type"] == "missing":
-            lines.append(f"{name} is missing")
-        else:
-            lines.append(f"{name} = {problem['input']!r}: {problem['msg']}")
-    return "; ".join(lines) + "."
-
-
-def _known_keys(place: list[str]) -> list[str]:
-    fields = Study.model_fields
-    for part in place:
-        annotation = fields[part].annotation if part in fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        fields = annotation.model_fields
-    return list(fields)

@@ -18,6 +18,7 @@ COMMANDS = [
     "data import",
     "data audit",
     "data split",
+    "data share",
     "data phantoms",
     "study new",
     "study check",

@@ -1,7 +1,8 @@
-"""``fedlens data``: images in, checked and split."""
+"""``fedlens data``: images in, checked, split and dealt."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +13,10 @@ import fedlens
 from fedlens.cli.output import JsonOption, show, table
 from fedlens.cli.progress import shown
 
-app = typer.Typer(name="data", help="Import, audit, split and draw images.", no_args_is_help=True)
+app = typer.Typer(name="data", help="Import, audit, split, deal and draw images.", no_args_is_help=True)
 
 _LEFT_OUT = "left out"
-_SPLITS = ("train", "validation", "test", _LEFT_OUT)
+_SPLITS = ("train", "validation", "test")
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Study folder made by `fedlens data import`.")]
 
@@ -85,11 +86,43 @@ def split(
     manifest = fedlens.split(fedlens.load_manifest(folder), validation=validation, test=test, seed=seed)
     manifest.save()
     counts = Counter((record.label, record.split or _LEFT_OUT) for record in manifest)
-    splits = [name for name in _SPLITS if any(name == found for _, found in counts)]
+    splits = [name for name in (*_SPLITS, _LEFT_OUT) if any(name == found for _, found in counts)]
     labels = manifest.labels()
     result = {label: {name: counts[label, name] for name in splits} for label in labels}
     rows = [[label, *result[label].values()] for label in labels]
     show(context, {"folder": str(folder), "images": result}, table("Images", ["label", *splits], rows))
+
+
+@app.command(epilog="Example: fedlens data share study.toml --out machines --copy")
+def share(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Study file.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the hospitals' folders go.")],
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy images in, so that the folders can be carried away.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Deal a study's images into one folder per hospital, to rehearse a federation of separate machines.
+
+    Hospitals get the images, splits and labels that `fedlens run` would give them. Folders that exist are
+    never overwritten; if anything fails, none is made.
+    """
+    study = fedlens.load_study(file)
+    with shown() as progress:
+        dealt = fedlens.share_images(study, out, copy=copy, progress=progress)
+    counts = Counter((hospital, record.split) for hospital, held in dealt.items() for record in held)
+    images = {hospital: {split: counts[hospital, split] for split in _SPLITS} for hospital in dealt}
+    rows = [[hospital, *splits.values(), sum(splits.values())] for hospital, splits in images.items()]
+    labels = sorted({label for held in dealt.values() for label in held.labels()})
+    # Such a list in JSON is one in TOML, too.
+    wanted = f"\nHospitals apart need in [data]: classes = {json.dumps(labels, ensure_ascii=False)}"
+    show(
+        context,
+        {"folder": str(out), "images": images},
+        table(f"Images dealt into {out}", ["hospital", *_SPLITS, "all"], rows),
+        *([] if study.data.classes else [wanted]),
+    )
 
 
 @app.command(epilog="Example: fedlens data phantoms phantoms --images 600")

@@ -21,6 +21,7 @@ from fedlens.hospital.training import LocalPlan, TrainingTotals, train
 from fedlens.models.fingerprint import fingerprint
 from fedlens.models.network import Network
 from fedlens.models.parameters import from_parameters, norm_names, to_parameters
+from fedlens.progress import Progress, silent
 from fedlens.protocol.codec import decode, encode, kind_of
 from fedlens.protocol.messages import (
     EvaluateRequest,
@@ -67,6 +68,7 @@ class Hospital:
         splits: This hospital's images by split name; ``train`` and ``validation`` at least.
         folder: Where optimiser state and personal arrays stay.
         batch_size: Local images a step.
+        progress: Told after every batch of training; what it raises ends the training.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Hospital:
         folder: Path,
         *,
         batch_size: int,
+        progress: Progress = silent,
     ) -> None:
         self.name = name
         self._study = study
@@ -90,6 +93,7 @@ class Hospital:
         self._splits = splits
         self._folder = folder
         self._batch_size = batch_size
+        self._progress = progress
 
     @property
     def images(self) -> int:
@@ -196,6 +200,7 @@ class Hospital:
                 seed=self._seed(plan.seed),
                 proximal_mu=plan.proximal_mu,
             ),
+            self._progress,
         )
         after = to_parameters(network)
         keep = self._study.federation.optimizer_state == "keep"

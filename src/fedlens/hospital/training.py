@@ -18,6 +18,7 @@ from fedlens.hospital.optimizer import Optimizer
 from fedlens.imaging.augment import augment
 from fedlens.imaging.preprocess import to_input
 from fedlens.models.network import Network
+from fedlens.progress import Progress, silent
 from fedlens.study import AugmentSettings, TrainingSettings
 
 
@@ -97,8 +98,11 @@ def train(
     settings: TrainingSettings,
     augmentation: AugmentSettings,
     plan: LocalPlan,
+    progress: Progress = silent,
 ) -> TrainingTotals:
     """Train ``network`` in place over the plan's passes; the global random state is left as it was.
+
+    ``progress`` is told after every batch; what it raises ends the training.
 
     Raises:
         BadUpdateError: The loss is no longer finite.
@@ -132,6 +136,7 @@ def train(
             loss_sum += loss.detach() * len(labels)
             correct += (logits.detach().argmax(1) == labels).sum()
             seen += len(labels)
+            progress("training", step + 1, steps)
     if not torch.isfinite(loss_sum):
         raise BadUpdateError(
             "The training loss is no longer finite.",

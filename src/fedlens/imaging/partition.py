@@ -225,7 +225,9 @@ def _check_hospitals(manifest: Manifest, settings: HospitalSettings) -> None:
             f"Hospital {small} would have fewer than {_FEWEST_TRAINING} training images, or no test image.",
             why=f"{len(used)} images in {len({cluster_of(record) for record in used})} clusters "
             f"over {len(names)} hospitals.",
-            fix="Name fewer hospitals, use more images, or share out with by = 'equal'.",
+            fix="Name fewer hospitals, use more images, or share out with by = 'equal'."
+            if len(names) > 1
+            else "Use more images.",
         )
 
 

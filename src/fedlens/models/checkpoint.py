@@ -29,7 +29,8 @@ from fedlens.models.fingerprint import fingerprint
 from fedlens.models.network import Network
 from fedlens.models.parameters import from_parameters, to_parameters
 from fedlens.models.registry import build_network
-from fedlens.study import ModelSettings, PreprocessSettings, Settings
+from fedlens.settings import Settings
+from fedlens.study import ModelSettings, PreprocessSettings
 
 WEIGHTS_NAME = "weights.safetensors"
 CONTRACT_NAME = "contract.json"
