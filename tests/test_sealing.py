@@ -44,7 +44,8 @@ from fedlens.protocol.messages import (
     TrainRequest,
     UnmaskRequest,
 )
-from fedlens.sealing import next_segment, seal_federation, threshold_of
+from fedlens.sealing import seal_federation
+from fedlens.sealing_files import next_segment, threshold_of
 from fedlens.study import Study
 
 from .hospital.conftest import CLASSES, SIZE, make_images

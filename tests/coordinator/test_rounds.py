@@ -149,7 +149,14 @@ def test_too_few_hospitals_end_the_study_and_say_why(tmp_path: Path) -> None:
     result = run_rounds(
         make_settings(rounds=3), initial_parameters(), LocalEngine(mended), tmp_path, resume=True
     )
-    assert [event["event"] for event in result.history] == ["start", "round", "round", "round", "end"]
+    assert [event["event"] for event in result.history] == [
+        "start",
+        "round",
+        "failed",
+        "round",
+        "round",
+        "end",
+    ]
 
 
 def test_failed_round_stands_in_the_history(tmp_path: Path) -> None:

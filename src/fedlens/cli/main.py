@@ -8,13 +8,26 @@ import typer
 from typer.core import TyperGroup
 
 import fedlens
-from fedlens.cli import compare, data, demo, explain, report, run, status, study
+from fedlens.cli import (
+    compare,
+    coordinator,
+    data,
+    demo,
+    explain,
+    hospital,
+    provision,
+    report,
+    run,
+    status,
+    study,
+    submit,
+)
 from fedlens.cli.output import show_error
 from fedlens.errors import FedLensError
 
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 other failure, 2 study file or option, 3 images, 4 network or checkpoint, "
-    "5 federated round, 6 run folder, 7 explanation, 130 interrupted."
+    "5 federated round, 6 run folder, 7 explanation, 8 deployment, 130 interrupted."
 )
 
 
@@ -42,9 +55,9 @@ app = typer.Typer(
     "and see why it decides.",
     epilog=f"Start with: fedlens demo. {_EXIT_CODES}",
 )
-app.add_typer(data.app)
-app.add_typer(study.app)
-for module in (run, compare, explain, status, report, demo):
+for group in (data, study, hospital, coordinator):
+    app.add_typer(group.app)
+for module in (run, compare, explain, status, report, demo, provision, submit):
     module.register(app)
 
 

@@ -1,6 +1,6 @@
 """The history of a run: one JSON line an event, on disk before the coordinator goes on.
 
-Events are ``start``, ``round``, ``failed`` (the round that ended a study for want of hospitals) and
+Events are ``start``, ``segment``, ``round``, ``failed`` (a round that came to nothing, with the reason) and
 ``end``. Everything that a clock decides stands under a key ``seconds``, so that histories of two
 runs of one study are equal but for those (:func:`without_seconds`).
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlens.errors import HistoryError
-from fedlens.files import sync_folder
+from fedlens.files import sync_folder, write_text
 
 HISTORY_NAME = "history.jsonl"
 
@@ -25,7 +25,8 @@ class History:
 
     Args:
         folder: Run folder.
-        keep: Events to keep of an earlier, interrupted run; what follows them is cut off.
+        keep: Events to keep of an earlier, interrupted run; of what follows them only failures are kept,
+            since the rounds that were begun are repeated.
 
     Raises:
         HistoryError: The file holds fewer whole events than that.
@@ -36,18 +37,16 @@ class History:
         folder.mkdir(parents=True, exist_ok=True)
         self._path.touch()
         sync_folder(folder)
-        self._events = read_history(folder)[:keep]
-        if len(self._events) < keep:
+        events = read_history(folder)
+        if len(events) < keep:
             raise HistoryError(
-                f"{self._path} holds {len(self._events)} whole events.",
+                f"{self._path} holds {len(events)} whole events.",
                 why=f"The last checkpoint was written after {keep}.",
                 fix="Put the file back, or choose another output.",
             )
-        with self._path.open("rb+") as stream:
-            for _ in range(keep):
-                stream.readline()
-            stream.truncate(stream.tell())
-            os.fsync(stream.fileno())
+        failures = [event for event in events[keep:] if event["event"] == "failed"]
+        self._events = events[:keep] + failures
+        write_text(self._path, "".join(_line(event) for event in self._events))
 
     def __len__(self) -> int:
         return len(self._events)
@@ -59,13 +58,17 @@ class History:
 
     def append(self, event: Event) -> None:
         """Write one event and wait until it is on disk."""
-        line = json.dumps(event, allow_nan=False) + "\n"
+        line = _line(event)
         with self._path.open("a", encoding="utf-8") as stream:
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
         # As a reader will see it: tuples have become lists.
         self._events.append(json.loads(line))
+
+
+def _line(event: Event) -> str:
+    return json.dumps(event, allow_nan=False) + "\n"
 
 
 def read_history(folder: Path) -> list[Event]:

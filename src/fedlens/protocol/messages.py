@@ -4,9 +4,10 @@ There is no other way across the wall: no pixels, labels, file names or patient 
 How messages become bytes stands in :mod:`fedlens.protocol.codec`; what is sealed and how in
 ``docs/protocol.md``. A *signed* message carries its sender's Ed25519 signature behind it.
 
-Of an unsealed study an :class:`Update` and an :class:`Evaluation` leave each hospital every round. Of a
-sealed one :class:`Keys`, :class:`Shares`, :class:`SealedUpload`, :class:`CoSignature` and
-:class:`Unmasking` do, from which only sums over hospitals can be opened.
+A hospital that is a machine of its own first says :class:`Joined`. Of an unsealed study an
+:class:`Update` and an :class:`Evaluation` leave each hospital every round. Of a sealed one :class:`Keys`,
+:class:`Shares`, :class:`SealedUpload`, :class:`CoSignature` and :class:`Unmasking` do, from which only sums
+over hospitals can be opened.
 """
 
 from __future__ import annotations
@@ -22,6 +23,46 @@ Parameters = dict[str, Array]
 
 Blobs = dict[str, bytes]
 """Whole messages by the name of the hospital that made them."""
+
+
+@dataclass(frozen=True)
+class JoinRequest:
+    """Coordinator -> hospital: take part in this study, on a machine of your own.
+
+    Sent once without signatures; in a sealed study once more with everybody's.
+
+    Attributes:
+        study: Digest of the study's settings.
+        settings: The settings themselves as JSON, without paths.
+        fingerprint: Architecture fingerprint of the network.
+        keys: Public identity key of every hospital of the study by name.
+        hospitals: Their order.
+        coordinator: The coordinator's public identity key.
+        signatures: Every hospital's signature over the roster of these keys; empty at first.
+    """
+
+    kind: ClassVar[str] = "join-request"
+    study: str
+    settings: str
+    fingerprint: str
+    hospitals: tuple[str, ...]
+    coordinator: bytes
+    keys: Blobs = field(repr=False)
+    signatures: Blobs = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Hospital -> coordinator: I take part.
+
+    Attributes:
+        signature: Over the roster of the study's keys; nothing else about the hospital is told.
+    """
+
+    kind: ClassVar[str] = "joined"
+    hospital: str
+    study: str
+    signature: bytes
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A federation of machines under different administrators, over NVIDIA FLARE."""

@@ -1,0 +1,214 @@
+"""The lead's side: a session with the coordinator, over FLARE's own admin connection."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedlens.coordinator.checkpoints import read_checkpoint
+from fedlens.coordinator.history import Event
+from fedlens.deployment.kit import Kit
+from fedlens.deployment.submission import Submission, portable_settings
+from fedlens.errors import DeploymentError, FedLensError, RoundError, SettingsError
+from fedlens.files import write_bytes
+from fedlens.progress import Progress, silent
+from fedlens.protocol.codec import encode
+from fedlens.study import Study
+
+_PIECE_BYTES = 2 << 20
+_CONNECT_SECONDS = 20.0
+_POLL_SECONDS = 1.0
+ENDED = ("finished", "failed", "stopped", "interrupted")
+
+Answer = dict[str, Any]
+
+
+class Session:
+    """Commands to the coordinator. Use as a context manager: FLARE's threads end with it.
+
+    Args:
+        kit: The lead's.
+
+    Raises:
+        DeploymentError: The coordinator is out of reach, or does not let this kit in.
+    """
+
+    def __init__(self, kit: Kit) -> None:
+        from nvflare.fuel.flare_api.flare_api import new_secure_session
+
+        # FLARE prints and logs where it stands; what matters comes back as errors.
+        logging.getLogger("nvflare").setLevel(logging.CRITICAL)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._session = new_secure_session(
+                    kit.name, str(kit.flare.absolute()), timeout=_CONNECT_SECONDS
+                )
+        except Exception as error:
+            raise DeploymentError(
+                f"No session with the coordinator at {kit.host}:{kit.port}: {error}",
+                why="It is not running, out of reach, or does not accept this kit.",
+                fix="Start it with: fedlens coordinator start",
+            ) from error
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def ask(self, what: str, **asked: Any) -> Answer:
+        """One command and its answer.
+
+        Raises:
+            FedLensError: As the coordinator raised it.
+            DeploymentError: The connection broke, or FLARE refused the command.
+        """
+        try:
+            reply = self._session.do_command(f"fedlens {what}", props=asked)
+        except Exception as error:
+            raise DeploymentError(
+                f"The coordinator did not answer: {error}.",
+                fix="Check that it runs; its studies go on without this session.",
+            ) from error
+        texts = [part["data"] for part in reply.get("data", []) if part["type"] == "string"]
+        try:
+            answer: Answer = json.loads(texts[0])
+        except (IndexError, ValueError) as error:
+            said = " ".join(str(part.get("data", "")) for part in reply.get("data", []))
+            raise DeploymentError(
+                f"The coordinator refused the command: {said or reply.get('status')}.",
+                why="FLARE's authorization there does not allow it to this user.",
+            ) from error
+        if "error" in answer:
+            raise _raised(answer["error"])
+        return answer
+
+    def submit(self, study: Study, progress: Progress = silent) -> Answer:
+        """Hand a study to the coordinator, which begins it; returns its name and digest.
+
+        Raises:
+            SettingsError: ``data.classes`` is empty.
+            RoundError: Another study runs, or one of that name is there.
+        """
+        content = encode(make_submission(study))
+        upload = uuid.uuid4().hex
+        for start in range(0, len(content), _PIECE_BYTES):
+            piece = content[start : start + _PIECE_BYTES]
+            self.ask("upload", upload=upload, content=base64.b64encode(piece).decode())
+            progress("submit", min(len(content), start + _PIECE_BYTES), len(content))
+        return self.ask("submit", upload=upload)
+
+    def follow(self, name: str, watch: Callable[[Event], None], at: Callable[[Answer], None]) -> Answer:
+        """Stay until the study ends; returns its last status.
+
+        Args:
+            name: Of the study.
+            watch: Told every event of the history, once.
+            at: Told where it stands, about once a second.
+        """
+        seen = 0
+        while True:
+            status = self.ask("status", name=name, since=seen)
+            for event in status["events"]:
+                watch(event)
+            seen += len(status["events"])
+            at(status)
+            if status["state"] in ENDED and seen >= status["count"]:
+                return status
+            time.sleep(_POLL_SECONDS)
+
+    def fetch(self, name: str, file: str, target: Path, progress: Progress = silent) -> str:
+        """Write one of a study's result files to ``target``; returns its name at the coordinator.
+
+        Args:
+            name: Of the study.
+            file: ``history``, ``rounds`` (the last checkpoint) or ``best_round``.
+            target: Written whole or not at all.
+            progress: Told of bytes.
+        """
+        pieces: list[bytes] = []
+        size, told = 1, ""
+        while (have := sum(map(len, pieces))) < size:
+            answer = self.ask("fetch", name=name, file=file, start=have)
+            pieces.append(base64.b64decode(answer["content"]))
+            size, told = answer["size"], answer["name"]
+            progress("fetch", min(size, have + len(pieces[-1])), size)
+            if not pieces[-1] and size:
+                raise DeploymentError(f"{file} of study {name} changed while it was fetched.")
+        write_bytes(target, b"".join(pieces))
+        return told
+
+
+def make_submission(study: Study) -> Submission:
+    """A study with the network it starts from.
+
+    Raises:
+        SettingsError: ``data.classes`` is empty.
+    """
+    if not study.data.classes:
+        raise SettingsError(
+            "data.classes is empty.",
+            why="Hospitals apart from each other cannot agree on classes by looking.",
+            fix="Name them in data.classes.",
+        )
+    from fedlens.arms import initial_network
+    from fedlens.models.fingerprint import fingerprint
+    from fedlens.models.parameters import buffer_names, norm_names, to_parameters
+
+    network = initial_network(study, classes=len(study.data.classes))
+    return Submission(
+        settings=portable_settings(study),
+        fingerprint=fingerprint(network),
+        norm_names=tuple(sorted(norm_names(network))),
+        buffer_names=tuple(sorted(buffer_names(network))),
+        parameters=to_parameters(network),
+    )
+
+
+def collect_results(session: Session, study: Study, folder: Path, progress: Progress = silent) -> Path:
+    """Fetch a finished study's history and network; returns the arm's folder, laid out as a run's.
+
+    Raises:
+        RoundError: It has not finished.
+    """
+    from fedlens.arms import initial_network
+    from fedlens.imaging.preprocess import digest
+    from fedlens.models.checkpoint import Contract, save_checkpoint
+    from fedlens.models.fingerprint import fingerprint
+    from fedlens.run_folder import MODEL_NAME, keep_study
+
+    arm = folder / f"seed-{study.seed}" / "federated"
+    which = "best_round" if study.training.patience else "rounds"
+    checkpoint = arm / "rounds" / "fetched.safetensors"
+    session.fetch(study.name, which, checkpoint, progress)
+    state = read_checkpoint(checkpoint)
+    checkpoint.unlink()
+    checkpoint.parent.rmdir()
+    contract = Contract(
+        model=study.model,
+        classes=study.data.classes,
+        preprocess=study.preprocess,
+        preprocess_digest=digest(study.preprocess),
+        fingerprint=fingerprint(initial_network(study, classes=len(study.data.classes))),
+        study=study.digest(),
+        round=state.round,
+    )
+    save_checkpoint(arm / MODEL_NAME, state.parameters, contract)
+    session.fetch(study.name, "history", arm / "history.jsonl")
+    keep_study(study, folder)
+    return arm
+
+
+def _raised(told: dict[str, Any]) -> FedLensError:
+    """An error as the coordinator raised it, with its exit code."""
+    kinds = {kind.exit_code: kind for kind in (SettingsError, RoundError, DeploymentError)}
+    kind = kinds.get(told["code"], FedLensError)
+    return kind(told["what"], why=told["why"], fix=told["fix"])
