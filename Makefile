@@ -1,10 +1,10 @@
-# make demo | make test | make check | make test-full | make bench
+# make demo | make test | make check | make test-full | make test-faults | make bench
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check test-full format clean
+.PHONY: demo test check test-full test-faults format clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "FedLens needs $(PYTHON); install it, or run: make PYTHON=python3 $(MAKECMDGOALS)"; exit 1; }
@@ -18,10 +18,14 @@ demo: $(STAMP)
 	$(BIN)/fedlens demo --out demo
 
 test: check
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest -m "not full and not faults"
 
 test-full: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not faults"
+
+# Kills, holds and cuts off real processes; alone on two cores it takes ten minutes.
+test-faults: $(STAMP)
+	$(BIN)/python -m pytest -m faults tests/faults
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks examples

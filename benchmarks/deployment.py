@@ -29,9 +29,21 @@ from _instant_service import start_parameters
 from fedlens.deployment.federation import Federation
 from fedlens.deployment.kit import Kit, open_kit
 from fedlens.deployment.rehearsal import rehearse
-from fedlens.deployment.session import Session
+from fedlens.deployment.session import ENDED, Session
 from fedlens.deployment.submission import Submission, portable_settings
-from fedlens.study import DataSettings, FederationSettings, HospitalSettings, SealingSettings, Study
+from fedlens.imaging.importer import import_images
+from fedlens.imaging.manifest import load_manifest
+from fedlens.imaging.phantoms import draw_phantoms
+from fedlens.sharing import share_images
+from fedlens.study import (
+    DataSettings,
+    FederationSettings,
+    HospitalSettings,
+    PreprocessSettings,
+    SealingSettings,
+    Study,
+    TrainingSettings,
+)
 
 NAMES = ("north", "south", "east", "west")
 HERE = Path(__file__).parent
@@ -48,6 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
+        figures["start_to_training_seconds"] = start_up(Path(scratch), options.port)
         for millions in options.millions:
             for mode in ("sealed", "plain"):
                 seconds = ours(Path(scratch), options.port, millions * 10**6, mode, options.rounds)
@@ -104,6 +117,40 @@ def ours(scratch: Path, port: int, count: int, mode: str, rounds: int) -> float:
         if ended["state"] != "finished":
             raise RuntimeError(ended["reason"])
     return between(times)
+
+
+def start_up(scratch: Path, port: int) -> float:
+    """Seconds from starting coordinator and four real hospitals at once to the first training step.
+
+    The study is handed over as soon as all are connected, as a script would.
+    """
+    folder = federation(scratch / "start", port)
+    images = scratch / "images"
+    import_images([draw_phantoms(scratch / "phantoms", images=240)], images)
+    classes = load_manifest(images).labels()
+    study = Study(
+        name="start",
+        data=DataSettings(folder=images, classes=classes),
+        hospitals=HospitalSettings(by="equal", names=NAMES),
+        preprocess=PreprocessSettings(size=64),
+        training=TrainingSettings(passes=20),
+        federation=FederationSettings(rounds=1),
+    )
+    share_images(study, scratch / "dealt")
+    commands = [["coordinator", *fedlens("coordinator", "start", "--kit", str(folder / "coordinator"))]]
+    for name in NAMES:
+        kit, data = str(folder / "hospitals" / name), str(scratch / "dealt" / name)
+        commands.append([name, *fedlens("hospital", "start", "--kit", kit, "--data", data)])
+    began = time.monotonic()
+    with running(commands), Session(lead_when_ready(folder)) as session:
+        session.submit(study)
+        while True:
+            status = session.ask("status", name="start")
+            if any(step.startswith("training") for step in status["hospitals"].values()):
+                return time.monotonic() - began
+            if status["state"] in ENDED:
+                raise RuntimeError(status["reason"])
+            time.sleep(0.1)
 
 
 def flare_stock(scratch: Path, port: int, count: int, rounds: int) -> float:

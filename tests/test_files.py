@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedlens import files
-from fedlens.files import whole_file, write_bytes, write_json, write_text
+from fedlens.files import remove_parts, whole_file, write_bytes, write_json, write_text
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -83,6 +83,9 @@ def test_a_killed_writer_leaves_the_old_content(tmp_path: Path) -> None:
 
     assert done.returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_parts(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nobody_ever_sees_a_part_under_the_final_name(tmp_path: Path) -> None:

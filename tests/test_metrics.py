@@ -22,6 +22,7 @@ from fedlens.metrics import (
     resample_confusions,
     score_histograms,
     summarise,
+    wilson,
 )
 
 
@@ -238,3 +239,15 @@ def test_pairing_covers_no_gain_at_about_the_stated_rate() -> None:
 def test_paired_difference_refuses_different_images() -> None:
     with pytest.raises(DataError, match="same images"):
         paired_difference(np.ones(3, bool), np.ones(2, bool), ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("hits", "images", "low", "high"),
+    [(0, 10, 0.0, 0.27753), (5, 10, 0.23659, 0.76341), (10, 10, 0.72247, 1.0), (81, 263, 0.25529, 0.36620)],
+)
+def test_wilson_gives_known_intervals(hits: int, images: int, low: float, high: float) -> None:
+    assert wilson(hits, images) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_wilson_of_no_images_is_undefined() -> None:
+    assert np.isnan(wilson(0, 0)).all()

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_PART = ".part"
+
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
@@ -19,7 +21,7 @@ def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     existing ``path`` keeps its old content. The file's permissions become ``mode``, and are never wider.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
@@ -30,6 +32,12 @@ def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
         part.replace(path)
         sync_folder(path.parent)
     finally:
+        part.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what writers left in a folder that were killed at it; nobody may be writing there now."""
+    for part in folder.glob(f".*{_PART}"):
         part.unlink(missing_ok=True)
 
 

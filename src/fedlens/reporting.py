@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from fedlens.coordinator.history import HISTORY_NAME, read_history
 from fedlens.errors import HistoryError
 from fedlens.explain.overlay import overlay
 from fedlens.explain.saliency import SaliencyMap, saliency_maps
+from fedlens.federation_report import REPORT_NAME, holds_only_a_history, write_federation_report
 from fedlens.files import write_text
 from fedlens.imaging.formats import read_mask, read_record
 from fedlens.imaging.preprocess import to_input
@@ -31,14 +29,12 @@ from fedlens.reports.gallery import Case, GalleryItem, choose_cases, gallery_ite
 from fedlens.reports.html import ReportInput, save_report
 from fedlens.reports.paper import markdown
 from fedlens.reports.predictions import PREDICTIONS_NAME, load_predictions
+from fedlens.reports.provenance import now, shareable, versions
 from fedlens.reports.sealing import sealing_notes
 from fedlens.reports.shares import shares_of
 from fedlens.run_folder import HOSPITALS_NAME, MODEL_NAME, hold_images, kept_study
-from fedlens.study import Study
 
-REPORT_NAME = "report.html"
 TABLE_NAME = "table.md"
-_LIBRARIES = ("fedlens", "torch", "monai", "numpy", "opencv-python-headless", "pydicom")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +48,14 @@ class Report:
 def write_report(folder: Path, *, progress: Progress = silent) -> Path:
     """Write the tables and the page of a run folder again, without training; returns the page's path.
 
+    A run between machines leaves no predictions here: its page is made of its history alone.
+
     Raises:
         HistoryError: No finished arm, the run's settings are missing, or its images have changed.
         DataError: The study's images have gone.
     """
+    if holds_only_a_history(folder):
+        return write_federation_report(folder)
     return measure_and_report(folder, progress=progress).page
 
 
@@ -82,7 +82,7 @@ def measure_and_report(
     comparison = compare(load_arms(folder), resamples=study.compare.bootstrap, progress=progress)
     write_comparison(folder, comparison)
     write_text(folder / TABLE_NAME, markdown(comparison))
-    settings = _shareable(study)
+    settings = shareable(study)
     report = ReportInput(
         title=study.name,
         study=settings,
@@ -92,20 +92,12 @@ def measure_and_report(
         audit=_audit(study.data.folder),
         gallery=_gallery(folder, prepared, comparison, progress),
         command="fedlens compare" if len(comparison.arms) > 1 else "fedlens run",
-        versions=_versions(),
-        created=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        versions=versions(),
+        created=now(),
         notes=(*_sealing(folder), *_notes(settings)),
     )
     save_report(folder / REPORT_NAME, report)
     return Report(folder / REPORT_NAME, comparison)
-
-
-def _shareable(study: Study) -> dict[str, Any]:
-    """The settings without the paths of this machine."""
-    settings = study.model_dump(mode="json", exclude={"output"})
-    settings["data"]["folder"] = study.data.folder.name
-    settings["model"]["start"] = study.model.start.name if study.model.start else None
-    return settings
 
 
 def _curves(folder: Path, passes: float) -> tuple[TrainingCurve, ...]:
@@ -183,11 +175,6 @@ def _item(case: Case, row: int, values: np.ndarray, prepared: PreparedStudy) -> 
         mask = None
     drawn = overlay(image, values, mask=mask)
     return gallery_item(case, image, drawn, outlined=mask is not None)
-
-
-def _versions() -> dict[str, str]:
-    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {**found, "python": platform.python_version(), "machine": platform.machine()}
 
 
 def _notes(settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 from fedlens.errors import ProtocolError, SettingsError
-from fedlens.files import write_json, write_text
+from fedlens.files import write_text
 from fedlens.protocol.roster import Roster
 from fedlens.protocol.sealed_hospital import check_threshold
 from fedlens.study import LEAST_SEALED, Study
@@ -64,16 +64,14 @@ def load_roster(path: Path) -> Roster:
 
 
 def save_roster(path: Path, roster: Roster) -> None:
-    """Write a roster file."""
-    write_json(
-        path,
-        {
-            "members": {name: key.hex() for name, key in roster.members.items()},
-            "coordinator": roster.coordinator.hex(),
-            "signatures": {name: signature.hex() for name, signature in roster.signatures.items()},
-            "fingerprint": roster.fingerprint(),
-        },
-    )
+    """Write a roster file, hospitals in their order: it gives the share indices and is part of the digest."""
+    content = {
+        "members": {name: key.hex() for name, key in roster.members.items()},
+        "coordinator": roster.coordinator.hex(),
+        "signatures": {name: signature.hex() for name, signature in roster.signatures.items()},
+        "fingerprint": roster.fingerprint(),
+    }
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def next_segment(path: Path) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ class RunStatus:
         rounds: Rounds planned.
         hospitals: The roster.
         events: One for each finished round, as in the history.
+        failures: One for each time that a round came to nothing, as in the history.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class RunStatus:
     rounds: int
     hospitals: tuple[str, ...]
     events: tuple[Event, ...]
+    failures: tuple[Event, ...] = ()
 
     @property
     def last(self) -> Event | None:
@@ -57,6 +59,7 @@ class RunStatus:
             "rounds_done": len(self.events),
             "hospitals": list(self.hospitals),
             "history": list(self.events),
+            "failures": list(self.failures),
         }
 
 
@@ -83,7 +86,16 @@ def _folders(run: Path) -> Iterator[Path]:
 
 
 def _status(folder: Path) -> RunStatus:
-    events = read_history(folder)
+    return status_of(folder, read_history(folder))
+
+
+def status_of(folder: Path, events: Sequence[Event]) -> RunStatus:
+    """The status that a history's events tell.
+
+    Args:
+        folder: Where the history lies, here or elsewhere.
+        events: All of them, in order.
+    """
     start = next((event for event in events if event["event"] == "start"), {})
     last = events[-1] if events else {}
     state = {"end": "finished", "failed": "failed"}.get(last.get("event", ""), "running")
@@ -96,4 +108,5 @@ def _status(folder: Path) -> RunStatus:
         rounds=int(start.get("rounds", 0)),
         hospitals=tuple(start.get("hospitals", ())),
         events=tuple(event for event in events if event["event"] == "round"),
+        failures=tuple(event for event in events if event["event"] == "failed"),
     )

@@ -221,6 +221,29 @@ def test_status_shows_rounds_and_hospitals(tmp_path: Path) -> None:
     assert json.loads(machine.stdout)["runs"][0]["rounds_done"] == 1
 
 
+def test_status_names_who_was_away_in_each_round(tmp_path: Path) -> None:
+    start = {"event": "start", "strategy": "fedavg", "rounds": 3, "hospitals": ["A", "B", "C"], "classes": []}
+    everybody = {"hospitals": {"A": {}, "B": {}, "C": {}}, "missing": {}, "refused": {}}
+    step = {"event": "round", "participants": ["A", "B", "C"], "seconds": {}, **everybody}
+    without = {**step, "hospitals": {"A": {}}, "missing": {"B": "off"}, "refused": {"C": "no"}}
+    measured = {**everybody, "hospitals": {"A": {}, "B": {}}, "missing": {"C": "off"}}
+    # Two of three were drawn: whoever was not is not away. B failed only after its update was summed.
+    drawn = {"participants": ["A", "B"], "hospitals": {"A": {}, "B": {}}, "missing": {"B": "late"}}
+    rounds = [
+        {**without, "round": 1, "evaluation": measured},
+        {**step, "round": 2, "evaluation": measured},
+        {**step, "round": 3, **drawn},
+    ]
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [start, *rounds]))
+
+    lines = RUNNER.invoke(app, ["status", str(tmp_path)]).stdout.splitlines()
+
+    header = next(number for number, line in enumerate(lines) if line.split()[:1] == ["round"])
+    assert lines[header].split()[-1] == "away"
+    shown = [line[lines[header].index("away") :].strip() for line in lines[header + 1 : header + 4]]
+    assert shown == ["B, C", "C (validation)", ""]
+
+
 def test_seeds_that_are_no_numbers_are_refused(folder: Path) -> None:
     file = fedlens.new_study(folder / "study.toml", folder / "images")
 

@@ -45,6 +45,7 @@ def assert_same(result: RoundsResult, expected: RoundsResult, folder: Path) -> N
     assert (result.best_round, result.best_loss) == (expected.best_round, expected.best_loss)
     assert without_seconds(list(result.history)) == without_seconds(list(expected.history))
     assert read_history(folder / "run") == list(result.history)
+    assert not list((folder / "run").rglob("*.part"))
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if point != "never"])

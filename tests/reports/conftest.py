@@ -1,6 +1,8 @@
-"""A made-up comparison: four hospitals, three sources, arms of different skill."""
+"""A made-up comparison (four hospitals, three sources, arms of different skill), and a reader of pages."""
 
 from __future__ import annotations
+
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -16,6 +18,46 @@ CLASSES = ("glioma", "meningioma", "normal", "pneumonia", "mel", "nevus")
 SOURCES = {"brain_mri": (0, 1, 2), "chest_xray": (2, 3), "ham10000": (4, 5)}
 HOSPITALS = ("A", "B", "C", "D")
 SKILL = {"local-A": 2.4, "local-B": 2.9, "local-C": 2.6, "local-D": 2.1, "central": 4.3, "federated": 4.1}
+
+
+VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, all text, every table row, and whether tags close as they open."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.rows: list[list[str]] = []
+        self.open: list[str] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] = flat(f"{self.rows[-1][-1]} {data}")
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 def fake_predictions(arm: str = "federated", seed: int = 0, images: int = 480) -> Predictions:

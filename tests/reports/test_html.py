@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -15,35 +14,7 @@ from fedlens.reports.html import ReportInput, main_arm, render_report, save_repo
 from fedlens.reports.paper import IDENTICAL_NOTE, REPORTED_NOTE
 from fedlens.reports.shares import Share
 
-from .conftest import fake_arms, fake_predictions
-
-VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, all text, and whether tags close as they open."""
-
-    def __init__(self, content: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.open: list[str] = []
-        self.feed(content)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
+from .conftest import Page, fake_arms, fake_predictions, flat
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +25,6 @@ def content(report: ReportInput) -> str:
 @pytest.fixture(scope="module")
 def page(content: str) -> Page:
     return Page(content)
-
-
-def flat(text: str) -> str:
-    return " ".join(text.split())
 
 
 def test_the_page_is_whole_and_has_every_section(page: Page) -> None:

@@ -2,35 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 import fedlens
 from fedlens.cli.output import JsonOption, show, table
+from fedlens.errors import SettingsError
+from fedlens.reports.absence import left_out
+from fedlens.status import status_of
 
 _ROUNDS = 10
 
 
 def status(
     context: typer.Context,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Output folder of a run or comparison.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="[RUN]",
+            help="Output folder of a run or comparison; or, with --kit, the name of a coordinator's study.",
+        ),
+    ] = "",
+    kit: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The lead's kit: ask its coordinator.", envvar="FEDLENS_KIT"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show rounds done, the last rounds' figures, and each hospital's own."""
-    found = fedlens.run_status(run)
+    if kit is not None and not Path(run or ".").joinpath("study.json").exists():
+        _remote(context, kit, run)
+        return
+    if not run:
+        raise SettingsError("No run is given.", fix="Give its output folder, or --kit for a coordinator's.")
+    found = fedlens.run_status(Path(run))
     parts: list[str | Table] = []
     for one in found:
-        ended = f" ({one.reason})" if one.reason else ""
-        parts.append(
-            f"{one.folder}: {one.state}{ended}, {len(one.events)} of {one.rounds} rounds, {one.strategy}, "
-            + _travel(one)
-        )
-        if one.events:
-            parts += ["", _rounds(one), "", _hospitals(one), ""]
+        parts += _told(one)
     show(context, {"runs": [one.as_dict() for one in found]}, *parts)
+
+
+def _remote(context: typer.Context, kit: Path, name: str) -> None:
+    """A study at the coordinator, or without a name all of them."""
+    from fedlens.deployment.kit import open_kit
+    from fedlens.deployment.session import Session
+
+    with Session(open_kit(kit, "lead")) as session:
+        if not name:
+            studies = session.ask("studies")["studies"]
+            rows = [[study["study"], study["state"]] for study in studies]
+            show(context, {"studies": studies}, table("Studies", ["study", "state"], rows, text=2))
+            return
+        said = session.ask("status", name=name)
+    one = status_of(Path(name), said["events"])
+    standing = f"{name}: {said['state']}" + (f" ({said['reason']})" if said["reason"] else "")
+    at = ", ".join(f"{hospital}: {step}" for hospital, step in said["hospitals"].items())
+    doing = [f"at: {said['step']}" + (f" ({at})" if at else "")] if said["state"] == "running" else []
+    show(context, {**one.as_dict(), **said, "folder": name}, standing, *doing, *_told(one))
+
+
+def _told(one: fedlens.RunStatus) -> list[str | Table]:
+    ended = f" ({one.reason})" if one.reason else ""
+    parts: list[str | Table] = [
+        f"{one.folder}: {one.state}{ended}, {len(one.events)} of {one.rounds} rounds, {one.strategy}, "
+        + _travel(one)
+    ]
+    if one.events:
+        parts += ["", _rounds(one), "", _hospitals(one), ""]
+    parts += [f"Round {event['round']} came to nothing: {_why(event)}" for event in one.failures]
+    return parts
+
+
+def _why(failure: dict[str, Any]) -> str:
+    """The reason of a failed round, with every hospital that did not answer."""
+    away = {**failure.get("missing", {}), **failure.get("refused", {})}
+    return " ".join([failure["reason"], *(f"{name}: {reason}" for name, reason in away.items())])
 
 
 def _travel(status: fedlens.RunStatus) -> str:
@@ -52,10 +102,20 @@ def _rounds(status: fedlens.RunStatus) -> Table:
                 _figure(measured.get("loss")),
                 _figure(measured.get("accuracy")),
                 f"{sum(event['seconds'].values()) + measured.get('seconds', 0):.1f}",
+                _away(event, status.hospitals),
             ]
         )
-    columns = ["round", "hospitals", "loss", "accuracy", "validation loss", "accuracy", "seconds"]
-    return table(f"Last {len(rows)} rounds, training and validation", columns, rows, text=0)
+    columns = ["round", "hospitals", "loss", "accuracy", "validation loss", "accuracy", "seconds", "away"]
+    shown = table(f"Last {len(rows)} rounds, training and validation", columns, rows, text=0)
+    shown.columns[-1].justify, shown.columns[-1].no_wrap = "left", False
+    return shown
+
+
+def _away(event: dict[str, Any], roster: Sequence[str]) -> str:
+    """Whose numbers are not in a round; its evaluation asks all hospitals."""
+    training = left_out(event, event["participants"])
+    validation = left_out(event["evaluation"], roster) if "evaluation" in event else ()
+    return ", ".join([*training, *(f"{name} (validation)" for name in validation if name not in training)])
 
 
 def _hospitals(status: fedlens.RunStatus) -> Table:

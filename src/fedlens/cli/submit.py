@@ -12,7 +12,6 @@ from fedlens.cli.output import JsonOption, near, show
 from fedlens.cli.progress import Shown, shown
 from fedlens.cli.round_line import round_line
 from fedlens.errors import RoundError
-from fedlens.run_folder import run_folder
 
 if TYPE_CHECKING:
     from fedlens.deployment.session import Session
@@ -85,6 +84,7 @@ def _session(kit: Path) -> Session:
 
 def _follow(context: typer.Context, session: Session, study: fedlens.Study, progress: Shown) -> None:
     from fedlens.deployment.session import collect_results
+    from fedlens.run_folder import run_folder
 
     def watch(event: dict[str, Any]) -> None:
         if event["event"] == "round":

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedlens.errors import HistoryError
-from fedlens.files import write_bytes
+from fedlens.files import remove_parts, write_bytes
 from fedlens.protocol.messages import Parameters
 
 _FOLDER = "rounds"
@@ -111,6 +111,12 @@ def check_same_study(state: RunState, path: Path, *, study: str, fingerprint: st
 def checkpoint_path(folder: Path, round_number: int) -> Path:
     """Where the state after a round is kept."""
     return folder / _FOLDER / f"round-{round_number:04d}.safetensors"
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove half-written files of a coordinator that was killed; none of them counts as a checkpoint."""
+    remove_parts(folder)
+    remove_parts(folder / _FOLDER)
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:

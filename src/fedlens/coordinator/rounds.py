@@ -26,6 +26,7 @@ from fedlens.coordinator.checkpoints import (
     checkpoint_path,
     latest,
     read_checkpoint,
+    remove_torn,
     write_checkpoint,
 )
 from fedlens.coordinator.gathering import Gathering
@@ -172,6 +173,7 @@ def _initialise(
 ) -> tuple[RunState, History]:
     """Step 1."""
     check_start(folder, resume=resume)
+    remove_torn(folder)
     found = latest(folder)
     if found:
         state = read_checkpoint(found)

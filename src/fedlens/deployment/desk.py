@@ -29,6 +29,7 @@ from nvflare.private.fed.server.server_cmd_modules import ServerCommandModules
 
 from fedlens.coordinator.history import HISTORY_NAME, Event, read_history
 from fedlens.deployment.flare_config import COMMAND
+from fedlens.deployment.gate import guard_coordinator
 from fedlens.deployment.headers import CHANNEL
 from fedlens.deployment.kit import Kit, open_kit
 from fedlens.deployment.notices import tell
@@ -70,7 +71,9 @@ class CellCarrier:
         )
         if reply is None or reply.get_header(MessageHeaderKey.RETURN_CODE) != ReturnCode.OK:
             return None
-        return dict(reply.headers), bytes(reply.payload or b"")
+        # Of another type it is no relay's answer; bytes() of a number would fill the memory.
+        is_content = isinstance(reply.payload, bytes | bytearray | memoryview)
+        return dict(reply.headers), bytes(reply.payload) if is_content else b""
 
 
 class Desk(FLComponent):  # type: ignore[misc]
@@ -89,6 +92,7 @@ class Desk(FLComponent):  # type: ignore[misc]
         """FLARE tells that the server has started or ends."""
         if event_type == EventType.SYSTEM_START:
             self._cell = fl_ctx.get_engine().server.cell
+            guard_coordinator(self._cell)
             self._kit = open_kit(_kit_folder(fl_ctx), "coordinator")
             tell(self._kit.folder, f"coordinator of {self._kit.federation} is ready on port {self._kit.port}")
         elif event_type == EventType.SYSTEM_END and self._run is not None:
@@ -156,19 +160,18 @@ class Desk(FLComponent):  # type: ignore[misc]
     def _status(self, name: str, since: int = 0) -> Answer:
         """State, progress, and the history from event ``since`` on."""
         run = self._run
+        told: Answer | None = None
         if run is not None and run.study.name == name:
-            standing, arm = run.standing, run.arm
+            # Before the history: whoever is told of the end must have been told of every event.
+            told, arm = dataclasses.asdict(run.standing), run.arm
         else:
             arm = self._arm(name)
-            standing = None
         events = read_history(arm) if (arm / HISTORY_NAME).exists() else []
-        told = dataclasses.asdict(standing) if standing else _interrupted(events)
+        told = told or _interrupted(events)
         return {**told, "study": name, "events": events[since:], "count": len(events)}
 
     def _studies(self) -> Answer:
-        kit = self._at()
-        names = sorted(path.name for path in kit.studies.glob("*") if path.is_dir())
-        return {"studies": [{"study": name, "state": self._status(name)["state"]} for name in names]}
+        return {"studies": [{"study": name, "state": self._status(name)["state"]} for name in self._names()]}
 
     def _fetch(self, name: str, file: str, start: int = 0) -> Answer:
         """A piece of one of a study's result files, by the name it has here."""
@@ -195,14 +198,17 @@ class Desk(FLComponent):  # type: ignore[misc]
         return arm_folder(folder, decode((folder / SUBMISSION_NAME).read_bytes(), Submission).study)
 
     def _folder(self, name: str) -> Path:
-        folder = study_folder(self._at(), name)
-        known = [path.name for path in self._at().studies.glob("*")]
+        known = self._names()
         # By comparing names, no name can lead out of the folder.
         if name not in known:
             raise RoundError(
                 f"The coordinator has no study {name[:40]!r}.", why=f"It has: {', '.join(known) or 'none'}."
             )
-        return folder
+        return study_folder(self._at(), name)
+
+    def _names(self) -> list[str]:
+        """Studies that were submitted; a folder without a submission is what a full disk left."""
+        return sorted(path.parent.name for path in self._at().studies.glob(f"*/{SUBMISSION_NAME}"))
 
     def _refuse_second(self) -> None:
         if self._run is not None and self._run.is_alive():

@@ -1,8 +1,8 @@
 """What FLARE may do at a site: its components, the classes a job may name, and who has which right.
 
-Both functions write KIT/flare/local/resources.json and authorization.json, whole and the same each time,
-so they run at every start: a kit that was moved finds its job store again, and rights that somebody
-widened by hand are narrow again. What a hospital agrees to is set in its policy.toml.
+Both functions write KIT/flare/local/resources.json, authorization.json and comm_config.json, whole and the
+same each time, so they run at every start: a kit that was moved finds its job store again, and rights that
+somebody widened by hand are narrow again. What a hospital agrees to is set in its policy.toml.
 
 FLARE's rights, by what they cover (nvflare/security/security.py and the ``authz_func`` of each command):
 
@@ -41,6 +41,12 @@ RELAY = "fedlens.deployment.relay.Relay"
 
 _LEAD = "lead"
 _MOST_JOBS = 4
+_INTERNAL = {
+    # Every FLARE process listens for its jobs on a port of this machine. None will come, and without this any
+    # user of the machine could connect there in plain text, as whoever they say they are.
+    "scheme": "tcp",
+    "resources": {"host": "localhost", "secure": True, "connection_security": "mtls"},
+}
 _COMMON_RIGHTS = (
     "submit_job",
     "clone_job",
@@ -143,3 +149,4 @@ def _write(kit_folder: Path, resources: dict[str, Any], rights: dict[str, str]) 
     permissions = {_LEAD: {**dict.fromkeys(_COMMON_RIGHTS, "none"), "view": "any", **rights}}
     write_json(local / "resources.json", resources)
     write_json(local / "authorization.json", {"format_version": "1.0", "permissions": permissions})
+    write_json(local / "comm_config.json", {"allow_adhoc_conns": False, "internal": _INTERNAL})

@@ -8,6 +8,7 @@
     KIT/members.json     whose keys are trusted                    (hospital, coordinator)
     KIT/policy.toml      what the hospital agrees to               (hospital)
     KIT/studies/         run folders; at a hospital, what it keeps of each study
+    KIT/segment          how often sealed rounds were begun        (coordinator)
     KIT/jobs/            FLARE's job store and snapshots           (coordinator)
     KIT/run/             of running services, e.g. service.sock
 

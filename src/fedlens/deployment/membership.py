@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedlens.arms import build_hospital
@@ -21,7 +21,7 @@ from fedlens.deployment.notices import tell
 from fedlens.deployment.policy import check_policy, load_policy
 from fedlens.engines.local import Member
 from fedlens.errors import ProtocolError
-from fedlens.files import write_bytes
+from fedlens.files import remove_parts, write_bytes
 from fedlens.hospital.hospital import Hospital
 from fedlens.hospital.sealed import SealedHospital, load_ledger
 from fedlens.preparation import prepare_hospital
@@ -35,6 +35,8 @@ from fedlens.settings import validated
 from fedlens.study import Study
 
 JOIN_NAME = "join.bin"
+_DIGITS = 32
+"""Of a study's digest: so many that nobody can make two studies that share a folder."""
 
 
 @dataclass
@@ -45,11 +47,13 @@ class _Joined:
         study: Its settings.
         hospital: With its images.
         member: Answers its messages; None until a sealed study's roster is signed by everybody.
+        request: The coordinator's last one to take part.
     """
 
     study: Study
     hospital: Hospital
     member: Member | None
+    request: JoinRequest = field(init=False)
 
 
 class Membership:
@@ -82,7 +86,10 @@ class Membership:
         try:
             if kind_of(request) == JoinRequest.kind:
                 return encode(self._join(decode(request, JoinRequest)))
-            return self._member(study).handle(request, own)
+            member = self._member(study)
+            answer = member.handle(request, own)
+            tell(self._kit.folder, f"answered {kind_of(request)} of study {self._joined[study].study.name}")
+            return answer
         finally:
             self._progress = silent
 
@@ -91,6 +98,7 @@ class Membership:
         study = self._agreed_study(request)
         roster = self._agreed_roster(request)
         joined = self._joined.get(request.study) or self._prepared(study, request)
+        joined.study, joined.request = study, request
         if not study.sealed(len(roster.members)):
             joined.member = joined.hospital
         elif request.signatures:
@@ -115,7 +123,9 @@ class Membership:
                     fix="Submit the study again.",
                 )
             self._join(decode(path.read_bytes(), JoinRequest))
-        member = self._joined[study].member
+        joined = self._joined[study]
+        self._check_policy(joined.study, joined.request)
+        member = joined.member
         if member is None:
             raise ProtocolError(f"Hospital {self._kit.name} has not seen the signed roster of this study.")
         return member
@@ -132,12 +142,16 @@ class Membership:
                 f"The study's settings have digest {study.digest()[:12]}, not {request.study[:12]}.",
                 fix="Check that both sides run the same version of FedLens.",
             )
+        self._check_policy(study, request)
+        return study
+
+    def _check_policy(self, study: Study, request: JoinRequest) -> None:
+        """With every message: whoever changes the policy is obeyed at once."""
         hospitals = len(request.hospitals)
         sealed = study.sealed(hospitals)
         fewest = threshold_of(study, hospitals) if sealed else study.federation.minimum_hospitals
         policy = load_policy(self._kit.policy)
         check_policy(policy, study, request.fingerprint, fewest=fewest, sealed=sealed)
-        return study
 
     def _agreed_roster(self, request: JoinRequest) -> Roster:
         """The study's roster, whose keys must all be those that this hospital's own list names."""
@@ -168,6 +182,7 @@ class Membership:
         if not len(splits["train"]):
             raise ProtocolError(f"Hospital {name} has no training image for this study.")
         home = self._home(request.study)
+        remove_parts(home)
         hospital = build_hospital(study, name, splits, home, classes=prepared.classes, progress=self._report)
         hospital.check(request.study, request.fingerprint)
         return _Joined(study, hospital, None)
@@ -190,4 +205,4 @@ class Membership:
     def _home(self, study: str) -> Path:
         if not (len(study) == 64 and all(letter in "0123456789abcdef" for letter in study)):
             raise ProtocolError(f"{study[:80]!r} is no digest of a study.")
-        return self._kit.studies / study[:16]
+        return self._kit.studies / study[:_DIGITS]

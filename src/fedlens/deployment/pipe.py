@@ -30,7 +30,9 @@ def send_frame(connection: socket.socket, header: dict[str, Any], *blobs: bytes 
     text = json.dumps({**header, "sizes": [len(blob) for blob in blobs]}).encode()
     connection.sendall(_LENGTH.pack(len(text)) + text)
     for blob in blobs:
-        connection.sendall(blob)
+        # Not even nothing is sent after the last byte: whoever has the whole may have answered and gone.
+        if len(blob):
+            connection.sendall(blob)
 
 
 def receive_frame(connection: socket.socket) -> tuple[dict[str, Any], list[bytes]]:
@@ -46,7 +48,7 @@ def receive_frame(connection: socket.socket) -> tuple[dict[str, Any], list[bytes
     try:
         header = json.loads(_exactly(connection, length))
         sizes = [int(size) for size in header.pop("sizes")]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DeploymentError(f"What came over the local socket is no frame: {error}.") from error
     if any(not 0 <= size <= _MOST_BLOB for size in sizes):
         raise DeploymentError(f"A frame with blobs of {sizes} bytes came over the local socket.")

@@ -32,6 +32,7 @@ from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, ReturnCode
 from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from nvflare.fuel.f3.message import Message
 
+from fedlens.deployment.gate import guard_hospital
 from fedlens.deployment.headers import (
     CHANNEL,
     DONE,
@@ -104,7 +105,10 @@ class Errand(threading.Thread):
             self.finished.set()
 
     def _take(self, header: dict[str, Any], blobs: list[bytes]) -> None:
-        if header[STATE] == WORKING:
+        state = header.get(STATE)
+        if state not in (WORKING, DONE, FAILED):
+            raise DeploymentError(f"it said {str(state)[:40]!r}")
+        if state == WORKING:
             self.headers = header
             return
         self.content = blobs[0] if blobs else b""
@@ -142,7 +146,10 @@ class Relay(FLComponent):  # type: ignore[misc]
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """FLARE tells that the client has started or lost its way."""
-        if event_type == EventType.SYSTEM_START:
+        if event_type == EventType.SYSTEM_BOOTSTRAP:
+            # Before it registers, and so before the coordinator can send it anything.
+            guard_hospital(fl_ctx.get_engine().get_cell())
+        elif event_type == EventType.SYSTEM_START:
             kit = read_kit(Path(str(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT))).resolve().parent)
             self._kit, self._service = kit.folder, kit.socket
             cell = fl_ctx.get_engine().get_cell()

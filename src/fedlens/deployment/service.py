@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import sys
 import time
@@ -34,6 +35,8 @@ from fedlens.deployment.pipe import listen, receive_frame, refuse_others, send_f
 from fedlens.errors import DeploymentError, FedLensError
 from fedlens.progress import Progress
 
+_FOLDERS = re.compile(r"""(?<![^\s'"(])/(?:[^\s/'"]+/)+""")
+"""Where something lies on this machine, up to its own name."""
 _SECONDS = 0.5
 """Shortest time between two reports of progress."""
 
@@ -107,9 +110,9 @@ def _reporter(connection: socket.socket) -> Progress:
 
 
 def _reason(error: Exception) -> str:
-    """What the coordinator is told: our own errors whole, of the system's only their kind."""
+    """What the coordinator is told: our own errors less the folders, of the system's only their kind."""
     if isinstance(error, FedLensError):
-        return str(error)
+        return _FOLDERS.sub("", str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "The hospital's disk is full. Nothing was half-written. Make room there."
     return f"The hospital's machine failed: {type(error).__name__}. Its own log has the particulars."

@@ -17,7 +17,7 @@ from fedlens.coordinator.checkpoints import read_checkpoint
 from fedlens.coordinator.history import Event
 from fedlens.deployment.kit import Kit
 from fedlens.deployment.submission import Submission, portable_settings
-from fedlens.errors import DeploymentError, FedLensError, RoundError, SettingsError
+from fedlens.errors import DeploymentError, FedLensError, HistoryError, RoundError, SettingsError
 from fedlens.files import write_bytes
 from fedlens.progress import Progress, silent
 from fedlens.protocol.codec import encode
@@ -98,7 +98,11 @@ class Session:
             SettingsError: ``data.classes`` is empty.
             RoundError: Another study runs, or one of that name is there.
         """
-        content = encode(make_submission(study))
+        return self.hand_over(make_submission(study), progress)
+
+    def hand_over(self, submission: Submission, progress: Progress = silent) -> Answer:
+        """See :meth:`submit`, for a network that was made elsewhere."""
+        content = encode(submission)
         upload = uuid.uuid4().hex
         for start in range(0, len(content), _PIECE_BYTES):
             piece = content[start : start + _PIECE_BYTES]
@@ -174,12 +178,15 @@ def make_submission(study: Study) -> Submission:
 
 
 def collect_results(session: Session, study: Study, folder: Path, progress: Progress = silent) -> Path:
-    """Fetch a finished study's history and network; returns the arm's folder, laid out as a run's.
+    """Fetch a finished study's history and network, and write its report.
+
+    Returns the arm's folder, laid out as a run's.
 
     Raises:
         RoundError: It has not finished.
     """
     from fedlens.arms import initial_network
+    from fedlens.federation_report import write_federation_report
     from fedlens.imaging.preprocess import digest
     from fedlens.models.checkpoint import Contract, save_checkpoint
     from fedlens.models.fingerprint import fingerprint
@@ -187,11 +194,10 @@ def collect_results(session: Session, study: Study, folder: Path, progress: Prog
 
     arm = folder / f"seed-{study.seed}" / "federated"
     which = "best_round" if study.training.patience else "rounds"
-    checkpoint = arm / "rounds" / "fetched.safetensors"
+    checkpoint = arm / "fetched.safetensors"
     session.fetch(study.name, which, checkpoint, progress)
     state = read_checkpoint(checkpoint)
     checkpoint.unlink()
-    checkpoint.parent.rmdir()
     contract = Contract(
         model=study.model,
         classes=study.data.classes,
@@ -204,11 +210,12 @@ def collect_results(session: Session, study: Study, folder: Path, progress: Prog
     save_checkpoint(arm / MODEL_NAME, state.parameters, contract)
     session.fetch(study.name, "history", arm / "history.jsonl")
     keep_study(study, folder)
+    write_federation_report(folder)
     return arm
 
 
 def _raised(told: dict[str, Any]) -> FedLensError:
     """An error as the coordinator raised it, with its exit code."""
-    kinds = {kind.exit_code: kind for kind in (SettingsError, RoundError, DeploymentError)}
+    kinds = {kind.exit_code: kind for kind in (SettingsError, RoundError, HistoryError, DeploymentError)}
     kind = kinds.get(told["code"], FedLensError)
     return kind(told["what"], why=told["why"], fix=told["fix"])

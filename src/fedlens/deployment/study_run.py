@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedlens.coordinator.gathering import Gathering
+from fedlens.coordinator.history import Event
 from fedlens.coordinator.plain import PlainGathering
 from fedlens.coordinator.rounds import run_rounds
 from fedlens.coordinator.sealed import SealedGathering, SealingSetup
@@ -32,6 +34,7 @@ from fedlens.sealing_files import (
 from fedlens.study import Study
 
 SUBMISSION_NAME = "submission.bin"
+LOG_NAME = "study.log"
 _POLL_SECONDS = 2.0
 _TRIES = 3
 """How often one round is tried before the study stops."""
@@ -96,6 +99,7 @@ class StudyRun(threading.Thread):
 
     def stop(self) -> None:
         """End it at the next chance; it can be resumed."""
+        self._note("asked to stop")
         self._stop_asked.set()
 
     def run(self) -> None:
@@ -105,15 +109,20 @@ class StudyRun(threading.Thread):
         except StoppedError as error:
             self._end("stopped", error.what)
         except FedLensError as error:
-            _log.error("study %s: %s", self.study.name, error)
             self._end("failed", f"{error.what} {error.why}".strip())
+        except OSError as error:
+            self._end(
+                "failed", f"The coordinator's disk or system failed: {error}. Nothing was half-written."
+            )
         except BaseException as error:
             # FLARE's process lives on, so whoever follows the study must not wait for ever.
+            _log.exception("study %s", self.study.name)
             self._end("failed", f"A fault in the program: {type(error).__name__}: {error}.")
             raise
 
     def _run(self) -> None:
         names = self._hospitals()
+        self._note(f"begins with {', '.join(names)}")
         members = self._kit.members().roster(names)
         engine = FlareEngine(
             members,
@@ -141,6 +150,7 @@ class StudyRun(threading.Thread):
                     self.arm,
                     resume=True,
                     gathering=self._gathering(engine, roster),
+                    watch=self._watch,
                     progress=self._progress,
                 )
             except NotEnoughHospitalsError as error:
@@ -216,7 +226,9 @@ class StudyRun(threading.Thread):
         setup = SealingSetup(
             roster=roster,
             identity=self._kit.identity(),
-            segment=next_segment(self.arm / SEGMENT_NAME),
+            # Of the kit, not of the study: the same settings may come again under another name, and
+            # hospitals, which know a study by its settings, refuse a segment that they have seen.
+            segment=next_segment(self._kit.folder / SEGMENT_NAME),
             threshold=self._fewest(),
             value_bits=self.study.sealing.value_bits,
             norm_bound=self.study.sealing.norm_bound,
@@ -232,7 +244,7 @@ class StudyRun(threading.Thread):
 
     def _wait_for_enough(self, engine: FlareEngine, error: NotEnoughHospitalsError) -> None:
         self.standing.reason = str(error)
-        _log.warning("study %s: %s", self.study.name, error)
+        self._note(str(error))
         self._await(engine, engine.hospitals, self._fewest(), str(error))
         self.standing.state = "running"
 
@@ -250,6 +262,7 @@ class StudyRun(threading.Thread):
             reached = engine.reachable()
             here = tuple(name for name in names if name in reached)
             if len(here) >= fewest:
+                self.standing.reason = ""
                 return here
             away = ", ".join(name for name in names if name not in here)
             self.standing.state = "waiting"
@@ -263,6 +276,17 @@ class StudyRun(threading.Thread):
                     fix="Start these hospitals, then go on with: fedlens resume",
                 )
 
+    def _watch(self, event: Event) -> None:
+        away = [name for name in event["participants"] if name not in event["hospitals"]]
+        self._note(f"round {event['round']} done" + (f" without {', '.join(away)}" if away else ""))
+
+    def _note(self, text: str) -> None:
+        """One line in the study's own log, with the time."""
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(text.split())}\n"
+        # A full disk must not keep a study from saying how it ended.
+        with contextlib.suppress(OSError), (self.folder / LOG_NAME).open("a", encoding="utf-8") as stream:
+            stream.write(line)
+
     def _progress(self, step: str, done: int, total: int) -> None:
         self.standing.step, self.standing.done, self.standing.total = step, done, total
         if not done:
@@ -272,6 +296,7 @@ class StudyRun(threading.Thread):
         self.standing.hospitals = {**self.standing.hospitals, hospital: f"{step} {percent} %"}
 
     def _end(self, state: str, reason: str) -> None:
+        self._note(f"{state}: {reason}" if reason else state)
         self.standing.hospitals = {}
         self.standing.reason = reason
         self.standing.state = state
@@ -285,7 +310,7 @@ def keep_submission(kit: Kit, content: bytes) -> str:
     """
     study = decode(content, Submission).study
     folder = study_folder(kit, study.name)
-    if folder.exists():
+    if (folder / SUBMISSION_NAME).exists():
         raise RoundError(
             f"The coordinator has a study named {study.name} already.",
             fix="Go on with it: fedlens resume. Or give this one another name.",

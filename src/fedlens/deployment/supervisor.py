@@ -29,6 +29,12 @@ _GRACE_SECONDS = 8.0
 _STEADY_SECONDS = 60.0
 _MOST_PAUSE = 30.0
 _PR_SET_PDEATHSIG = 1
+_ENVIRONMENT = {
+    "PYTHONUNBUFFERED": "1",
+    # gRPC has no switch for the least version of TLS. This suite of TLS 1.2 needs a shared secret that nobody
+    # has set up, so no handshake of TLS 1.2 succeeds; the suites of TLS 1.3 are not chosen here and stay.
+    "GRPC_SSL_CIPHER_SUITES": "ECDHE-PSK-CHACHA20-POLY1305",
+}
 
 Say = Callable[[str], None]
 
@@ -55,7 +61,7 @@ class _Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.environment},
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 (this process has one thread)
+                preexec_fn=_be_a_child,  # noqa: PLW1509 (this process has one thread)
             )
         self.started = time.monotonic()
 
@@ -89,12 +95,13 @@ def run_coordinator(kit: Kit, say: Say) -> None:
         DeploymentError: The kit is in use by another process.
     """
     write_coordinator_config(kit.folder)
-    server = [
-        *_flare(kit, "server.server_train", "fed_server.json"),
-        f"org={kit.organisation}",
-        "config_folder=",
-    ]
-    _supervise(kit, {"flare": server}, say)
+    _supervise(kit, {"flare": coordinator_command(kit)}, say)
+
+
+def coordinator_command(kit: Kit) -> list[str]:
+    """The command that is FLARE's server, on the configuration that lies in the kit."""
+    server = _flare(kit, "server.server_train", "fed_server.json")
+    return [*server, f"org={kit.organisation}", "config_folder="]
 
 
 def _flare(kit: Kit, module: str, config: str) -> list[str]:
@@ -116,8 +123,7 @@ def _flare(kit: Kit, module: str, config: str) -> list[str]:
 def _supervise(kit: Kit, commands: Mapping[str, Sequence[str]], say: Say) -> None:
     logs = kit.folder / "logs"
     children = [
-        _Child(name, command, {"PYTHONUNBUFFERED": "1"}, logs / f"{name}.log")
-        for name, command in commands.items()
+        _Child(name, command, _ENVIRONMENT, logs / f"{name}.log") for name, command in commands.items()
     ]
     with _alone(kit), _interruptible() as interrupted:
         notices_path(kit.folder).unlink(missing_ok=True)
@@ -212,7 +218,9 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _die_with_parent() -> None:
+def _be_a_child() -> None:
+    """Die with the parent; let nobody else read what is written."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Ctrl-C on the terminal is the supervisor's to handle, in order.
     os.setsid()
+    os.umask(0o077)

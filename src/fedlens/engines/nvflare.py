@@ -31,16 +31,21 @@ from fedlens.deployment.headers import (
     WAIT,
     WORKING,
 )
+from fedlens.deployment.notices import one_line
 from fedlens.engines.engine import Reply
 from fedlens.errors import ProtocolError, StoppedError
 from fedlens.protocol.roster import Identity, Roster
 from fedlens.study import NetworkSettings
 
-_WAIT_SECONDS = 4.0
+_WAIT_SECONDS = 2.0
 """How long a relay holds a call before it says that the work goes on."""
 _CALL_SECONDS = 15.0
+"""How long one call may take; a call that was lost with its connection is made again after that."""
+_SLOWEST = 1e6
+"""Bytes a second of the slowest connection that a large network is still sent over."""
 _PING_SECONDS = 3.0
 _PAUSE_SECONDS = 0.5
+_MOST_STEP = 40
 
 Headers = dict[str, Any]
 Told = Callable[[str, str, int], None]
@@ -116,15 +121,24 @@ class FlareEngine:
         """
         digest = content_digest(request)
         beside = own or {}
+        given_up = threading.Event()
         with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
-            waiting = [pool.submit(self._ask, name, request, digest, beside.get(name, b"")) for name in names]
-            # Popped, so that a reply is gone from here once it was handed on.
-            while waiting:
-                reply = waiting.pop(0).result()
-                self._refuse_stopped()
-                yield reply
+            waiting = [
+                pool.submit(self._ask, name, request, digest, beside.get(name, b""), given_up)
+                for name in names
+            ]
+            try:
+                # Popped and deleted, so that a reply is gone from here once it was handed on.
+                while waiting:
+                    reply = waiting.pop(0).result()
+                    self._refuse_stopped()
+                    yield reply
+                    del reply
+            finally:
+                # Whoever takes no more replies must not be held until the slowest hospital is done.
+                given_up.set()
 
-    def _ask(self, name: str, request: bytes, digest: str, own: bytes) -> Reply:
+    def _ask(self, name: str, request: bytes, digest: str, own: bytes, given_up: threading.Event) -> Reply:
         """One errand from the asking to its answer, or to why there is none."""
         if name in self._suspects and not self._ping(name):
             return Reply(name, None, "It is still out of reach.")
@@ -134,9 +148,12 @@ class FlareEngine:
         signature = ask.signed_by(self._identity).hex()
         headers = {ERRAND: errand, STUDY: self._study, SIGNATURE: signature, OWN: len(own)}
         topic, content = "ask", request + own if own else request
+        patience = min(_CALL_SECONDS, _WAIT_SECONDS + max(_PING_SECONDS, self._settings.grace))
+        # An answer is about as large as its request.
+        seconds = max(patience, len(content) / _SLOWEST)
         began = heard = time.monotonic()
-        while not self._stop.is_set():
-            answer = self._carrier.call(name, topic, {**headers, WAIT: _WAIT_SECONDS}, content, _CALL_SECONDS)
+        while not (self._stop.is_set() or given_up.is_set()):
+            answer = self._carrier.call(name, topic, {**headers, WAIT: _WAIT_SECONDS}, content, seconds)
             now = time.monotonic()
             if answer is None:
                 if now - heard > self._settings.grace:
@@ -146,9 +163,9 @@ class FlareEngine:
                 continue
             heard = now
             said, replied = answer
-            if said[STATE] != WORKING:
+            if said.get(STATE) != WORKING:
                 return self._finished(name, errand, said, replied)
-            self._told(name, str(said.get(STEP, "")), int(said.get(PERCENT, 0)))
+            self._told(name, *_progress(said))
             if now - began > self._settings.deadline:
                 self._carrier.call(name, "cancel", headers, b"", _PING_SECONDS)
                 return Reply(name, None, f"It was not done after {now - began:.0f} seconds.")
@@ -159,19 +176,19 @@ class FlareEngine:
 
     def _finished(self, name: str, errand: str, said: Headers, content: bytes) -> Reply:
         """A reply that the hospital signed, or its signed reason; a relay's own trouble is not signed."""
-        if said[STATE] not in (DONE, FAILED):
+        if said.get(STATE) not in (DONE, FAILED):
             return Reply(name, None, "It was started again and no longer knows what it was asked.")
-        failed = said[STATE] == FAILED
+        failed = said.get(STATE) == FAILED
         reason = str(said.get(ERROR, ""))
         if failed and SIGNATURE not in said:
-            return Reply(name, None, reason)
+            return Reply(name, None, one_line(reason))
         try:
             signature = bytes.fromhex(str(said.get(SIGNATURE, "")))
             digest = content_digest(reason.encode() if failed else content)
             check_answer(self._roster, signature, name, errand, failed, digest)
         except (ValueError, ProtocolError):
             return Reply(name, None, "Its answer is not signed with its key; it was not looked at.")
-        return Reply(name, None if failed else content, reason)
+        return Reply(name, None if failed else content, one_line(reason))
 
     def _ping(self, name: str) -> bool:
         answer = self._carrier.call(name, "ping", {}, b"", _PING_SECONDS)
@@ -180,3 +197,10 @@ class FlareEngine:
     def _refuse_stopped(self) -> None:
         if self._stop.is_set():
             raise StoppedError("The study was stopped.", fix="Go on with: fedlens resume")
+
+
+def _progress(said: Headers) -> tuple[str, int]:
+    """Step and percent as a relay tells them; nobody signs these, so they are text and number at most."""
+    step = "".join(letter for letter in str(said.get(STEP, ""))[:_MOST_STEP] if letter.isprintable())
+    percent = said.get(PERCENT)
+    return step, min(100, max(0, percent)) if isinstance(percent, int) else 0

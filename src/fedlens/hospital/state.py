@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fedlens.errors import HistoryError
-from fedlens.files import whole_file
+from fedlens.files import write_bytes
 from fedlens.hospital.optimizer import Moments, Optimizer
 
 _OPTIMIZER = "optimizer."
@@ -29,9 +29,10 @@ def save_state(
     if optimizer is not None:
         for index, moments in optimizer.moments().items():
             arrays |= {f"{_OPTIMIZER}{index}.{name}": value for name, value in moments.items()}
+    # Not by save_file: of a full disk its error says so in words only.
+    content = save({name: array.detach().cpu().contiguous() for name, array in arrays.items()})
     # Moments tell as much about the images as an update does.
-    with whole_file(_path(folder, round_number), mode=0o600) as part:
-        save_file({name: array.detach().cpu().contiguous() for name, array in arrays.items()}, part)
+    write_bytes(_path(folder, round_number), content, mode=0o600)
     for number in _numbers(folder, below=round_number)[:-1]:
         _path(folder, number).unlink()
 

@@ -2,7 +2,8 @@
 
 Hospitals turn their predictions into counts (:func:`confusion_matrix`, :func:`score_histograms`);
 the coordinator turns summed counts into figures (:func:`summarise`, :func:`auroc_from_histograms`).
-Intervals need the predictions themselves, and resample whole patients, not images.
+Intervals need the predictions themselves, and resample whole patients, not images; :func:`wilson`
+makes do with counts.
 """
 
 from fedlens.metrics.classification import (
@@ -23,6 +24,7 @@ from fedlens.metrics.intervals import (
     paired_difference,
     resample_aurocs,
     resample_confusions,
+    wilson,
 )
 from fedlens.metrics.ranking import auroc, auroc_from_histograms, macro_auroc, score_histograms
 
@@ -46,4 +48,5 @@ __all__ = [
     "score_histograms",
     "summaries",
     "summarise",
+    "wilson",
 ]

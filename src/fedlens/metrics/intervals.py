@@ -2,13 +2,16 @@
 
 Images of one patient, lesion or cluster of copies err together; resampling them one by one would
 make every interval too narrow. So whole groups are drawn, with replacement, and a group's counts
-enter as often as it was drawn.
+enter as often as it was drawn. Where only sums over images are known, as at a coordinator, there is
+:func:`wilson`, which takes every image for a patient of its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,6 +125,22 @@ def draws(
         aurocs = resample_aurocs(true, probabilities, groups, resamples=count, seed=seed)
         result["auroc_macro"] = macro_auroc(aurocs)
     return {name: result[name] for name in statistics}
+
+
+def wilson(hits: int, images: int) -> Interval:
+    """Wilson's 95 % score interval of a share (Wilson 1927), from two counts alone.
+
+    Args:
+        hits: Images that were right.
+        images: All of them; NaN at both ends where there are none.
+    """
+    if images == 0:
+        return Interval(float("nan"), float("nan"))
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    share, weight = hits / images, z * z / images
+    middle = (share + weight / 2) / (1 + weight)
+    reach = z / (1 + weight) * math.sqrt(share * (1 - share) / images + weight / images / 4)
+    return Interval(max(0.0, middle - reach), min(1.0, middle + reach))
 
 
 def interval_of(values: Floats) -> Interval:

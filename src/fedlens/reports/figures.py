@@ -255,7 +255,7 @@ def training_curves(curves: Sequence[TrainingCurve]) -> Draw:
             )
         left.set_title("Validation accuracy", loc="left", fontsize=10.5)
         right.set_title("Cross entropy: validation —, training ···", loc="left", fontsize=10.5)
-        left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        left.yaxis.set_major_formatter(PercentFormatter(1.0))
         right.set_ylim(bottom=0)
         for axes in (left, right):
             axes.set_xlabel("Passes over the training images")

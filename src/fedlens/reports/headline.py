@@ -34,7 +34,7 @@ def headline(comparison: Comparison, arm: str) -> str:
     sentences = [
         who,
         f"On {comparison.images:,} test images, kept apart from training by patient, it decides "
-        f"{percent(accuracy.mean)} % rightly{_range(accuracy)}.",
+        f"{percent(accuracy.mean)} % rightly{range_text(accuracy)}.",
     ]
     if arm == "federated" and comparison.against_central is not None:
         sentences.append(_against_central(comparison.against_central))
@@ -49,9 +49,9 @@ def tiles(comparison: Comparison, arm: str) -> tuple[Tile, ...]:
         comparison.summary(arm, "pooled", name) for name in ("accuracy", "f1_macro", "auroc_macro")
     )
     found = [
-        Tile("Accuracy", f"{percent(accuracy.mean)} %", _note(accuracy)),
-        Tile("F1 (macro)", f"{percent(f1.mean)} %", _note(f1)),
-        Tile("AUROC (macro)", f"{percent(area.mean)} %", _note(area)),
+        Tile("Accuracy", f"{percent(accuracy.mean)} %", note_text(accuracy)),
+        Tile("F1 (macro)", f"{percent(f1.mean)} %", note_text(f1)),
+        Tile("AUROC (macro)", f"{percent(area.mean)} %", note_text(area)),
     ]
     if arm == "federated" and comparison.gains:
         gain = comparison.gains[-1].result
@@ -86,13 +86,15 @@ def _against_alone(comparison: Comparison) -> str:
     )
 
 
-def _range(entry: Summary) -> str:
+def range_text(entry: Summary) -> str:
+    """A figure's interval, to stand behind it in a sentence; empty where there is none."""
     if math.isnan(entry.low):
         return ""
     return f" (95{_NBSP}% interval {percent(entry.low)}–{percent(entry.high)}{_NBSP}%)"
 
 
-def _note(entry: Summary) -> str:
+def note_text(entry: Summary) -> str:
+    """A figure's interval, to stand below it."""
     if math.isnan(entry.low):
         return "no interval: too few patients"
     return f"95{_NBSP}%: {percent(entry.low)}–{percent(entry.high)}{_NBSP}%"

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from fedlens.files import write_text
 from fedlens.reports import figures
 from fedlens.reports.comparison import Comparison, Summary
-from fedlens.reports.figures import DARK, LIGHT, Draw, TrainingCurve
+from fedlens.reports.figures import TrainingCurve
 from fedlens.reports.gallery import GalleryItem, by_source
 from fedlens.reports.headline import headline, tiles
-from fedlens.reports.paper import (
-    ARM_LABELS,
-    METRICS,
-    cell,
-    footnotes,
-    p_text,
-    percent,
-    points,
-    results_table,
-)
+from fedlens.reports.page import Picture, confusion_picture, flat, picture, render
+from fedlens.reports.paper import ARM_LABELS, METRICS, footnotes, percent, points, results_table
 from fedlens.reports.shares import Share, split_counts
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _SEVERITIES = ("error", "warning", "note")
 
 
@@ -64,15 +51,6 @@ class ReportInput:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A chart in both looks, as data addresses."""
-
-    alt: str
-    light: str
-    dark: str
-
-
 def save_report(path: Path, report: ReportInput) -> None:
     """Write the page whole or not at all."""
     write_text(path, render_report(report))
@@ -80,21 +58,7 @@ def save_report(path: Path, report: ReportInput) -> None:
 
 def render_report(report: ReportInput) -> str:
     """The page as HTML text; the same input gives the same page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "p_text": p_text,
-        "cell": cell,
-        "png": _png_address,
-    }
-    return environment.get_template("report.html.j2").render(_context(report))
+    return render("report.html.j2", _context(report))
 
 
 def main_arm(comparison: Comparison) -> str:
@@ -122,7 +86,7 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "gallery": by_source(report.gallery),
         "splits": split_counts(report.shares),
         "findings": _findings(report.audit),
-        "settings": list(_flat(report.study)),
+        "settings": list(flat(report.study)),
         "seeds": len(comparison.seeds),
     }
 
@@ -159,28 +123,24 @@ def _classes(comparison: Comparison, arm: str) -> list[tuple[str, dict[str, Summ
 
 def _pictures(report: ReportInput, arm: str) -> dict[str, Picture]:
     comparison = report.comparison
-    pictures = {"bars": _picture(figures.arm_bars(comparison), _bars_alt(comparison))}
+    pictures = {"bars": picture(figures.arm_bars(comparison), _bars_alt(comparison))}
     if comparison.gains:
         alt = "; ".join(
             f"{f'hospital {gain.hospital}' if gain.hospital else 'all hospitals'} "
             f"{points(gain.result.difference)} points"
             for gain in comparison.gains
         )
-        pictures["gains"] = _picture(
+        pictures["gains"] = picture(
             figures.hospital_gains(comparison), f"Bar chart of accuracy gained over training alone: {alt}."
         )
     if arm in comparison.confusions:
-        pictures["confusion"] = _picture(
-            figures.confusion_heat(comparison.confusions[arm], comparison.classes),
-            "Confusion matrix: true classes in rows, predicted classes in columns. "
-            "Recall of each class, its diagonal share, stands in the table of classes.",
-        )
+        pictures["confusion"] = confusion_picture(comparison.confusions[arm], comparison.classes)
     if report.curves:
-        pictures["curves"] = _picture(
+        pictures["curves"] = picture(
             figures.training_curves(report.curves), "Line charts of validation accuracy and loss over passes."
         )
     if report.shares:
-        pictures["balance"] = _picture(
+        pictures["balance"] = picture(
             figures.class_balance(report.shares), "Table of images of each class at each hospital."
         )
     return pictures
@@ -195,18 +155,6 @@ def _bars_alt(comparison: Comparison) -> str:
     return f"Bar chart of {', '.join(METRICS.values())} in percent: {'; '.join(rows)}."
 
 
-def _picture(draw: Draw, alt: str) -> Picture:
-    return Picture(alt, _svg_address(figures.svg(draw, LIGHT)), _svg_address(figures.svg(draw, DARK)))
-
-
-def _svg_address(content: bytes) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
-
-
-def _png_address(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode()
-
-
 def _findings(audit: Mapping[str, Any]) -> list[tuple[str, str, str, int]]:
     """Severity, title, detail of the audit's findings, and how many more of that title follow."""
     kept: dict[tuple[str, str], list[str]] = {}
@@ -214,15 +162,3 @@ def _findings(audit: Mapping[str, Any]) -> list[tuple[str, str, str, int]]:
         kept.setdefault((finding["severity"], finding["title"]), []).append(finding["detail"])
     ordered = sorted(kept.items(), key=lambda entry: _SEVERITIES.index(entry[0][0]))
     return [(severity, title, details[0], len(details) - 1) for (severity, title), details in ordered]
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names of all settings, as they stand in a study file."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{before}{name}.")
-        elif isinstance(value, float) and not math.isfinite(value):
-            yield before + name, "–"
-        else:
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            yield before + name, text if value not in (None, "", [], (), {}) else "–"
