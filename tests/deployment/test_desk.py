@@ -186,7 +186,11 @@ def test_a_submission_in_pieces_becomes_a_study_that_runs(bench: Bench) -> None:
 
     begun = bench.ask("submit", upload="u")
 
-    assert begun == {"study": "tiny", "digest": submission.study.digest()}
+    assert begun == {
+        "study": "tiny",
+        "digest": submission.study.digest(),
+        "fingerprint": submission.fingerprint,
+    }
     assert (bench.kit.studies / "tiny" / SUBMISSION_NAME).read_bytes() == content
     status = bench.wait("finished")
     assert [event["event"] for event in status["events"]] == ["start", "round", "round", "end"]

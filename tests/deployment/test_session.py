@@ -358,10 +358,18 @@ def test_results_are_fetched_again_over_earlier_ones(connect: Connect, tmp_path:
     session = connect(shelf(finish(study, tmp_path / "there")))
     first = collect_results(session, study, tmp_path / "run")
     weights = (first / MODEL_NAME / WEIGHTS_NAME).read_bytes()
-    (first / "rounds").mkdir()
-    (first / "rounds" / "mine").touch()
     assert collect_results(session, study, tmp_path / "run") == first
     assert (first / MODEL_NAME / WEIGHTS_NAME).read_bytes() == weights
+
+
+def test_results_do_not_take_the_place_of_a_run_of_this_machine(connect: Connect, tmp_path: Path) -> None:
+    study = make_study(federation={"rounds": 2})
+    session = connect(shelf(finish(study, tmp_path / "there")))
+    own = tmp_path / "run" / f"seed-{study.seed}" / "federated" / "rounds"
+    own.mkdir(parents=True)
+    with pytest.raises(HistoryError, match="would overwrite"):
+        collect_results(session, study, tmp_path / "run")
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == []
 
 
 def test_a_study_that_has_not_finished_leaves_nothing(connect: Connect, tmp_path: Path) -> None:

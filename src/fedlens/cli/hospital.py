@@ -32,6 +32,7 @@ def start(
         f"Hospital {opened.name} of {opened.federation}: {images:,} images in {data}\n"
         f"Policy {opened.policy}: sealing {policy.sealing}, {policy.minimum_hospitals} hospitals or more "
         f"in a sum, at most {policy.most_rounds} rounds\n"
+        f"Connecting to the coordinator at {opened.host}:{opened.port}\n"
         f"Logs in {kit / 'logs'} and {opened.flare}. End with Ctrl-C."
     )
     run_hospital(opened, data.absolute(), typer.echo)

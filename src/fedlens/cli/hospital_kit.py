@@ -63,7 +63,7 @@ def install(
         {"kit": str(kit), "name": made.name, "members_fingerprint": made.members().fingerprint()},
         f"{near(kit)} is the kit of {made.name} in federation {made.federation}\n"
         f"What this hospital agrees to stands in {near(made.policy)}.\n\n"
-        f"Next: read that file, then: fedlens hospital start {near(kit)} --data DIR",
+        f"Next: read that file, then: fedlens hospital start --kit {near(kit)} --data DIR",
     )
 
 

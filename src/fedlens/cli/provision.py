@@ -111,7 +111,7 @@ def _next(result: Provisioned, *, rehearsal: bool) -> list[str]:
     if rehearsal:
         return [
             _REHEARSED.format(folder=folder / "hospitals"),
-            f"\nNext: fedlens coordinator start {folder}/coordinator",
+            f"\nNext: fedlens coordinator start --kit {folder}/coordinator",
         ]
     lines = []
     if result.approved:
@@ -124,7 +124,7 @@ def _next(result: Provisioned, *, rehearsal: bool) -> list[str]:
             f"Next: give the federation file to {', '.join(result.waiting)}, put the request they make into "
             f"{folder}/requests, and run this again"
         )
-    lines.append(f"Then: fedlens coordinator start {folder}/coordinator")
+    lines.append(f"Then: fedlens coordinator start --kit {folder}/coordinator")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,10 +60,12 @@ def _remote(context: typer.Context, kit: Path, name: str) -> None:
             return
         said = session.ask("status", name=name)
     one = status_of(Path(name), said["events"])
-    standing = f"{name}: {said['state']}" + (f" ({said['reason']})" if said["reason"] else "")
+    one = dataclasses.replace(one, state=said["state"], reason=said["reason"] or one.reason)
     at = ", ".join(f"{hospital}: {step}" for hospital, step in said["hospitals"].items())
     doing = [f"at: {said['step']}" + (f" ({at})" if at else "")] if said["state"] == "running" else []
-    show(context, {**one.as_dict(), **said, "folder": name}, standing, *doing, *_told(one))
+    begun = one.rounds > 0
+    standing = _told(one) if begun else [f"{name}: {one.state}" + (f" ({one.reason})" if one.reason else "")]
+    show(context, {**one.as_dict(), **said, "folder": name}, *standing, *doing)
 
 
 def _told(one: fedlens.RunStatus) -> list[str | Table]:

@@ -35,7 +35,10 @@ def submit(
     context.meta["resume"] = f"fedlens resume {file} --kit {kit} --follow (the study itself goes on)"
     with _session(kit) as session, shown() as progress:
         begun = session.submit(study, progress)
-        progress.line(f"study {begun['study']}, digest {begun['digest'][:12]}, is with the coordinator")
+        progress.line(
+            f"study {begun['study']}, digest {begun['digest'][:12]}, network {begun['fingerprint'][:12]}, "
+            "is with the coordinator"
+        )
         if follow:
             _follow(context, session, study, progress)
             return
@@ -84,6 +87,7 @@ def _session(kit: Path) -> Session:
 
 def _follow(context: typer.Context, session: Session, study: fedlens.Study, progress: Shown) -> None:
     from fedlens.deployment.session import collect_results
+    from fedlens.federation_report import REPORT_NAME
     from fedlens.run_folder import run_folder
 
     def watch(event: dict[str, Any]) -> None:
@@ -103,7 +107,8 @@ def _follow(context: typer.Context, session: Session, study: fedlens.Study, prog
             progress(status["step"], status["done"], status["total"])
         for hospital, said in status["hospitals"].items():
             step, _, percent = said.rpartition(" ")[0].rpartition(" ")
-            progress(f"{hospital}: {step}", int(percent), 100)
+            if step:
+                progress(f"{hospital}: {step}", int(percent), 100)
 
     ended = session.follow(study.name, watch, at)
     if ended["state"] != "finished":
@@ -119,7 +124,7 @@ def _follow(context: typer.Context, session: Session, study: fedlens.Study, prog
         {"folder": str(folder), "model": str(arm / "model"), "rounds": last["round"], "validation": figures},
         f"Study {study.name} finished after {last['round']} rounds: "
         f"validation accuracy {100 * figures['accuracy']:.1f} % over all hospitals\n"
-        f"Network and history in {near(arm)}\nNext: fedlens status {near(folder)}",
+        f"Network and history in {near(arm)}\nOpen {near(folder / REPORT_NAME)}",
     )
 
 

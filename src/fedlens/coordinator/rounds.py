@@ -36,7 +36,7 @@ from fedlens.coordinator.schedule import draw_participants, evaluation_due, plan
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.coordinator.strategies import Strategy, make_strategy
 from fedlens.engines.engine import Engine
-from fedlens.errors import HistoryError, RoundError
+from fedlens.errors import HistoryError, RoundError, StoppedError
 from fedlens.progress import Progress, silent
 from fedlens.protocol.messages import Parameters, RoundPlan
 
@@ -118,6 +118,8 @@ def run_rounds(
                 settings, gathering, strategy, plan, state, engine.hospitals, event, progress
             )
             loss = _evaluate(settings, gathering, plan, parameters, event, progress)
+        except StoppedError:
+            raise
         except RoundError as error:
             history.append({**event, "event": "failed", "reason": error.what})
             raise
@@ -214,6 +216,8 @@ def _begin(
     """Get ready to gather; what that came to is on disk before the first round."""
     try:
         begun = gathering.begin(state.gathering, progress)
+    except StoppedError:
+        raise
     except RoundError as error:
         history.append({"event": "failed", "round": state.round, "reason": error.what})
         raise

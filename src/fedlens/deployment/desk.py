@@ -148,7 +148,8 @@ class Desk(FLComponent):  # type: ignore[misc]
         self._run = StudyRun(kit, name, CellCarrier(self._cell))
         self._run.start()
         tell(kit.folder, f"study {name} begins")
-        return {"study": name, "digest": self._run.study.digest()}
+        run = self._run
+        return {"study": name, "digest": run.study.digest(), "fingerprint": run.submission.fingerprint}
 
     def _stop(self, name: str) -> Answer:
         run = self._run

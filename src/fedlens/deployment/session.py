@@ -78,6 +78,11 @@ class Session:
                 f"The coordinator did not answer: {error}.",
                 fix="Check that it runs; its studies go on without this session.",
             ) from error
+        if "CONNECTION" in str(reply.get("status")):
+            raise DeploymentError(
+                "The coordinator did not answer: the connection broke.",
+                fix="Start it again, then go on with: fedlens resume",
+            )
         texts = [part["data"] for part in reply.get("data", []) if part["type"] == "string"]
         try:
             answer: Answer = json.loads(texts[0])
@@ -184,6 +189,7 @@ def collect_results(session: Session, study: Study, folder: Path, progress: Prog
 
     Raises:
         RoundError: It has not finished.
+        HistoryError: The folder holds a run of this machine.
     """
     from fedlens.arms import initial_network
     from fedlens.federation_report import write_federation_report
@@ -194,6 +200,12 @@ def collect_results(session: Session, study: Study, folder: Path, progress: Prog
 
     arm = folder / f"seed-{study.seed}" / "federated"
     which = "best_round" if study.training.patience else "rounds"
+    if (arm / "rounds").is_dir():
+        raise HistoryError(
+            f"{folder} holds a run that was made on this machine.",
+            why="The federation's result would overwrite it.",
+            fix="Set another output in the study file, then fetch with: fedlens resume",
+        )
     checkpoint = arm / "fetched.safetensors"
     session.fetch(study.name, which, checkpoint, progress)
     state = read_checkpoint(checkpoint)

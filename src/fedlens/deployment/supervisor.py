@@ -11,6 +11,7 @@ import ctypes
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -92,8 +93,9 @@ def run_coordinator(kit: Kit, say: Say) -> None:
     """Run the coordinator's FLARE server, which runs its studies, until interrupted.
 
     Raises:
-        DeploymentError: The kit is in use by another process.
+        DeploymentError: The kit or the port is in use by another process.
     """
+    _refuse_taken_port(kit.port)
     write_coordinator_config(kit.folder)
     _supervise(kit, {"flare": coordinator_command(kit)}, say)
 
@@ -102,6 +104,15 @@ def coordinator_command(kit: Kit) -> list[str]:
     """The command that is FLARE's server, on the configuration that lies in the kit."""
     server = _flare(kit, "server.server_train", "fed_server.json")
     return [*server, f"org={kit.organisation}", "config_folder="]
+
+
+def _refuse_taken_port(port: int) -> None:
+    """FLARE itself says nothing of it, and would be waited for in vain."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        raise DeploymentError(
+            f"Port {port} of this machine is in use by another process.",
+            fix="Stop that process, or make the federation with another port.",
+        )
 
 
 def _flare(kit: Kit, module: str, config: str) -> list[str]:
