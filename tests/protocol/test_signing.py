@@ -353,9 +353,11 @@ def test_digests_and_signatures_only_read() -> None:
 
 def test_the_digest_of_arrays_is_over_names_types_shapes_and_bytes() -> None:
     arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(7, np.int64)}
-    shapes = json.dumps([["count", "int64", []], ["w", "float32", [2, 3]]])
-    content = shapes.encode() + arrays["count"].tobytes() + arrays["w"].tobytes()
-    assert arrays_digest(arrays) == hashlib.sha256(content).hexdigest()
+    known = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+    entries = [["count", "int64", [], known["count"]], ["w", "float32", [2, 3], known["w"]]]
+    assert arrays_digest(arrays) == hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+    assert arrays_digest(arrays, known) == arrays_digest(arrays)
+    assert arrays_digest(arrays, {"w": known["count"]}) != arrays_digest(arrays)
     assert arrays_digest(dict(reversed(arrays.items()))) == arrays_digest(arrays)
     assert arrays_digest({}) == hashlib.sha256(b"[]").hexdigest()
 

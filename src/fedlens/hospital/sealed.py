@@ -16,7 +16,7 @@ import numpy as np
 from fedlens.errors import BadUpdateError, FedLensError, ProtocolError
 from fedlens.files import write_text
 from fedlens.hospital.hospital import Hospital
-from fedlens.protocol.codec import arrays_digest, decode, digest, encode, kind_of
+from fedlens.protocol.codec import array_digest, arrays_digest, decode, digest, encode, kind_of
 from fedlens.protocol.ledger import Ledger
 from fedlens.protocol.messages import (
     EnrolRequest,
@@ -169,7 +169,10 @@ class SealedHospital:
                 fix="Give every member the same study file.",
             )
         weights: Parameters = {}
+        # Hashed once for both digests: these are all the bytes of a network.
+        known: dict[str, str] = {}
         if not isinstance(request, EnrolRequest):
+            known = {name: array_digest(array) for name, array in request.parameters.items()}
             self._check_weights(request.parameters)
             personal = self._hospital.personal_names
             weights = {
@@ -177,8 +180,9 @@ class SealedHospital:
                 for name, array in request.parameters.items()
                 if array.dtype == np.float32 and name not in personal
             }
-        task = digest(request, without="seal")
-        ready = self._seal.verify(request.seal, own, task=task, model=arrays_digest(weights))
+        named = {f"parameters/{name}": text for name, text in known.items()}
+        task = digest(request, without="seal", known=named)
+        ready = self._seal.verify(request.seal, own, task=task, model=arrays_digest(weights, known))
         wanted = self._hospital.norm_bound
         if step == "train" and wanted and ready.plan.norm_bound != wanted:
             raise ProtocolError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, cast, get_type_hints
@@ -82,24 +82,35 @@ def kind_of(content: bytes) -> str:
         ) from error
 
 
-def digest(message: Any, *, without: str = "") -> str:
+def digest(message: Any, *, without: str = "", known: Mapping[str, str] | None = None) -> str:
     """SHA-256 over a message's fields and arrays, hexadecimal.
 
     Args:
         message: Of any kind.
         without: A field of bytes that does not count.
+        known: Digests of arrays by their names in the message (``field/name``), where the caller has them.
     """
     arrays = {name: array for name, array in _arrays(message) if name != without}
-    return hashlib.sha256(f"{_header_text(message)}{arrays_digest(arrays)}".encode()).hexdigest()
+    return hashlib.sha256(f"{_header_text(message)}{arrays_digest(arrays, known)}".encode()).hexdigest()
 
 
-def arrays_digest(arrays: Parameters) -> str:
-    """SHA-256 over named arrays, hexadecimal; nothing is copied."""
-    shapes = [[name, str(array.dtype), array.shape] for name, array in sorted(arrays.items())]
-    hashed = hashlib.sha256(json.dumps(shapes).encode())
-    for _, array in sorted(arrays.items()):
-        hashed.update(np.asarray(array, order="C").data)
-    return hashed.hexdigest()
+def arrays_digest(arrays: Parameters, known: Mapping[str, str] | None = None) -> str:
+    """SHA-256 over names, types, shapes and content digests of named arrays, hexadecimal.
+
+    Args:
+        arrays: Only read, and not copied.
+        known: Content digests by name, where the caller has them.
+    """
+    entries = [
+        [name, str(array.dtype), array.shape, (known or {}).get(name) or array_digest(array)]
+        for name, array in sorted(arrays.items())
+    ]
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
+def array_digest(array: Array) -> str:
+    """SHA-256 over an array's bytes in row order, hexadecimal."""
+    return hashlib.sha256(np.asarray(array, order="C").data).hexdigest()
 
 
 def sign(message: Any, identity: Identity) -> bytes:
