@@ -1,9 +1,8 @@
 """What is let into FLARE's cells: FedLens's own messages, and what a connection takes; nothing else.
 
-FLARE's server hands on whatever one client sends to another, and a client obeys it: what rights somebody has
-is looked up only where the message itself asks for that. So with FLARE 2.9 as it comes, any hospital can
-read another one's files by FLARE's ``cat``, its TLS key among them, or shut it down, and can stop the
-coordinator. The gate is a filter in front of all that, and sees a message before its content is read.
+FLARE's cells can do far more than a federation of FedLens needs: clients reach one another by way of the
+server, and admin commands reach every site. None of it is used here, so all of it is turned away: the gate
+is a filter in front, and sees a message before its content is read.
 """
 
 from __future__ import annotations
