@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime
 import json
 import os
 import re
@@ -21,11 +20,22 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from tests.deployment.forgery import (
+    HYBRID,
+    TLS_1_3,
+    X25519,
+    agreed,
+    another_authority,
+    by_our_authority,
+    client_hello,
+    expired,
+    hybrid_key,
+    of_tomorrow,
+    server_hello,
+    unprovisioned,
+)
 from tests.deployment.running import (
     RunningFederation,
     free_port,
@@ -44,10 +54,6 @@ from fedlens.deployment.supervisor import coordinator_command
 from fedlens.protocol.roster import COORDINATOR, Identity
 from fedlens.study import Study
 
-HYBRID = 0x11EC
-"""X25519MLKEM768 among the groups of TLS 1.3 (draft-ietf-tls-ecdhe-mlkem)."""
-X25519 = 0x001D
-TLS_1_3 = 0x0304
 NOBODY = 65534
 POLICY = 'sealing = "{sealing}"\nminimum_hospitals = 1\n'
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -97,73 +103,13 @@ def _log(kit: Path) -> str:
     return (kit / "logs" / "flare.log").read_text()
 
 
-# --- TLS ---------------------------------------------------------------------------------------------------
-
-
-def _field(content: bytes, size: int = 2) -> bytes:
-    """A field of TLS's: its length, then its content."""
-    return len(content).to_bytes(size, "big") + content
-
-
-def _hello(groups: dict[int, bytes], versions: tuple[int, ...]) -> bytes:
-    """A ClientHello that offers these groups, with a key for each (RFC 8446, section 4.1.2)."""
-
-    def numbers(*values: int) -> bytes:
-        return b"".join(value.to_bytes(2, "big") for value in values)
-
-    shares = b"".join(numbers(group) + _field(key) for group, key in groups.items())
-    extensions = {
-        0: _field(b"\0" + _field(b"localhost")),
-        10: _field(numbers(*groups)),
-        13: _field(numbers(0x0403, 0x0804, 0x0401, 0x0805, 0x0501, 0x0806, 0x0601)),
-        16: _field(_field(b"h2", 1)),
-        43: _field(numbers(*versions), 1),
-        51: _field(shares),
-    }
-    listed = b"".join(numbers(kind) + _field(content) for kind, content in extensions.items())
-    suites = _field(numbers(0x1301, 0x1302, 0x1303, 0xC02F, 0xC030))
-    body = numbers(0x0303) + os.urandom(32) + _field(os.urandom(32), 1) + suites + b"\1\0" + _field(listed)
-    return b"\x16\3\1" + _field(b"\1" + _field(body, 3))
-
-
-def _server_hello(port: int, hello: bytes) -> dict[int, bytes]:
-    """Extensions of the ServerHello that a ClientHello is answered with."""
-    with socket.create_connection(("localhost", port), 5) as connection:
-        connection.sendall(hello)
-        with connection.makefile("rb") as stream:
-            kind, *_, high, low = stream.read(5)
-            record = stream.read(high << 8 | low)
-    # 22 is the handshake; 21 would be an alert.
-    assert (kind, record[0]) == (22, 2), record.hex()
-    rest = record[4 + 2 + 32 :]
-    rest = rest[1 + rest[0] + 2 + 1 + 2 :]
-    extensions = {}
-    while len(rest) >= 4:
-        size = int.from_bytes(rest[2:4], "big")
-        extensions[int.from_bytes(rest[:2], "big")] = rest[4 : 4 + size]
-        rest = rest[4 + size :]
-    return extensions
-
-
-def _agreed(extensions: dict[int, bytes]) -> tuple[int, int, int]:
-    """Version and group of a ServerHello, and the length of the server's key."""
-    share = extensions[51]
-    version = int.from_bytes(extensions[43], "big")
-    return version, int.from_bytes(share[:2], "big"), int.from_bytes(share[2:4], "big")
-
-
-def _hybrid_key() -> bytes:
-    kem = MLKEM768PrivateKey.generate().public_key().public_bytes_raw()
-    return kem + X25519PrivateKey.generate().public_key().public_bytes_raw()
-
-
 def test_an_eavesdropper_finds_tls_1_3_and_the_post_quantum_group_on_the_port(
     live: RunningFederation,
 ) -> None:
-    extensions = _server_hello(_port(live), _hello({HYBRID: _hybrid_key()}, (TLS_1_3,)))
+    extensions = server_hello(_port(live), client_hello({HYBRID: hybrid_key()}, (TLS_1_3,)))
 
     # An ML-KEM-768 ciphertext and an X25519 key.
-    assert _agreed(extensions) == (TLS_1_3, HYBRID, 1088 + 32)
+    assert agreed(extensions) == (TLS_1_3, HYBRID, 1088 + 32)
 
 
 def test_what_a_hospitals_own_client_offers_ends_in_the_post_quantum_group(live: RunningFederation) -> None:
@@ -185,7 +131,7 @@ def test_what_a_hospitals_own_client_offers_ends_in_the_post_quantum_group(live:
 
     # It offers X25519 alone too; the coordinator takes the other.
     assert HYBRID.to_bytes(2, "big") in hello and X25519.to_bytes(2, "big") in hello
-    assert _agreed(_server_hello(_port(live), hello))[:2] == (TLS_1_3, HYBRID)
+    assert agreed(server_hello(_port(live), hello))[:2] == (TLS_1_3, HYBRID)
 
 
 def _knock(port: int, root: Path, *, latest: ssl.TLSVersion, chain: tuple[Path, Path] | None) -> bytes:
@@ -237,82 +183,13 @@ Forge = Callable[[Path, Path], tuple[Path, Path]]
 """Makes a certificate and its key in a folder, given the federation's folder."""
 
 
-def _certify(
-    folder: Path,
-    like: x509.Certificate,
-    issuer: x509.Name,
-    signer: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
-    key: ec.EllipticCurvePrivateKey,
-    days: tuple[int, int],
-) -> tuple[Path, Path]:
-    """A certificate with the name and purposes of another, valid between two days from today."""
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(like.subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now + datetime.timedelta(days=days[0]))
-        .not_valid_after(now + datetime.timedelta(days=days[1]))
-    )
-    for extension in like.extensions:
-        if not isinstance(extension.value, x509.SubjectKeyIdentifier | x509.AuthorityKeyIdentifier):
-            builder = builder.add_extension(extension.value, extension.critical)
-    certificate, private = folder / "client.crt", folder / "client.key"
-    certificate.write_bytes(builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.TraditionalOpenSSL,
-            serialization.NoEncryption(),
-        )
-    )
-    return certificate, private
-
-
-def _true(federation: Path) -> x509.Certificate:
-    path = federation / "hospitals" / "south" / "flare" / "startup" / "client.crt"
-    return x509.load_pem_x509_certificate(path.read_bytes())
-
-
-def _unprovisioned(federation: Path, folder: Path) -> tuple[Path, Path]:
-    """A certificate that names south and is signed by itself."""
-    like, key = _true(federation), ec.generate_private_key(ec.SECP256R1())
-    return _certify(folder, like, like.subject, key, key, (-1, 30))
-
-
-def _another_authority(federation: Path, folder: Path) -> tuple[Path, Path]:
-    """One by the authority of another federation of the same name."""
-    like = _true(federation)
-    signer, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    return _certify(folder, like, like.issuer, signer, key, (-1, 30))
-
-
-def _by_our_authority(federation: Path, folder: Path, days: tuple[int, int]) -> tuple[Path, Path]:
-    signer = serialization.load_pem_private_key((federation / "ca" / "rootCA.key").read_bytes(), None)
-    assert isinstance(signer, rsa.RSAPrivateKey)
-    like, key = _true(federation), ec.generate_private_key(ec.SECP256R1())
-    return _certify(folder, like, like.issuer, signer, key, days)
-
-
-def _expired(federation: Path, folder: Path) -> tuple[Path, Path]:
-    """One by the federation's own authority that ended yesterday."""
-    return _by_our_authority(federation, folder, (-30, -1))
-
-
-def _of_tomorrow(federation: Path, folder: Path) -> tuple[Path, Path]:
-    """One by the federation's own authority that does not hold yet."""
-    return _by_our_authority(federation, folder, (1, 30))
-
-
 def test_a_forged_certificate_of_the_federations_own_authority_would_work(
     live: RunningFederation, tmp_path: Path
 ) -> None:
-    assert _let_in(live, _by_our_authority(live.folder, tmp_path, (-1, 30)))
+    assert _let_in(live, by_our_authority(live.folder, tmp_path, (-1, 30)))
 
 
-@pytest.mark.parametrize("forge", [_unprovisioned, _another_authority, _expired, _of_tomorrow])
+@pytest.mark.parametrize("forge", [unprovisioned, another_authority, expired, of_tomorrow])
 def test_a_stranger_with_a_forged_certificate_is_turned_away(
     live: RunningFederation, tmp_path: Path, forge: Forge
 ) -> None:
@@ -366,9 +243,6 @@ def test_another_user_of_the_machine_cannot_use_flares_local_ports(live: Running
             connection.sendall(bytes(64))
             assert connection.recv(1) != b"", "closed"
             raise AssertionError("a client without a certificate was answered")
-
-
-# --- Members that attack -----------------------------------------------------------------------------------
 
 
 def _rogue(live: RunningFederation, hospital: str, name: str, *actions: str) -> list[str]:
@@ -458,9 +332,6 @@ def test_a_hospitals_certificate_gives_no_command_over_the_coordinator(
         assert done.stdout == ""
 
 
-# --- Jobs with code ----------------------------------------------------------------------------------------
-
-
 def _job(folder: Path) -> tuple[Path, Path]:
     """A FLARE job whose code writes a file when it is loaded; returns the job and that file."""
     marker = folder / "it-ran"
@@ -495,9 +366,6 @@ def test_a_job_with_code_is_refused_at_the_coordinator_even_from_the_lead(
     assert re.search("turned away: .* from '_admin_", _log(live.coordinator))
     assert not list((live.coordinator / "jobs").rglob("meta*"))
     assert not marker.exists()
-
-
-# --- On the hospital's machine -----------------------------------------------------------------------------
 
 
 def _asked(live: RunningFederation, identity: Identity) -> dict[str, object]:
@@ -559,9 +427,6 @@ def test_another_user_cannot_talk_to_the_service(live: RunningFederation) -> Non
         kit.socket.parent.chmod(0o700)
         os.close(run)
     live.wait_for_notice(kit.folder, f"A process of user {NOBODY} connected")
-
-
-# --- A study, and what is to be found after it -------------------------------------------------------------
 
 
 def _alone(images: Path, name: str) -> Study:
@@ -675,9 +540,6 @@ def test_no_other_user_can_read_a_key_or_a_log_or_enter_a_kit(studied: RunningFe
         assert mode(kit / "run") == mode(kit / "logs") == mode(kit / "flare") == 0o700
         assert mode(kit / "flare" / "log.txt") == 0o600
     assert mode(read_kit(studied.hospital("north")).socket) == 0o600
-
-
-# --- A coordinator gone bad: the last test, as it takes the coordinator's place ----------------------------
 
 
 def test_a_hospital_refuses_a_job_with_code_from_a_coordinator_that_allows_everything(
