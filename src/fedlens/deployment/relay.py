@@ -2,8 +2,9 @@
 
 It passes each message of the coordinator to the hospital's service over a Unix socket and keeps the answer
 until it is fetched. It opens no image and no identity key, and what passes through it is signed or sealed. It
-does run as the service's user, whose files that user can read (docs/threat-model.md, B3). It lives in FLARE's client process, which
-outlasts studies: a hospital that was away is reached again as soon as that process is back.
+does run as the service's user, whose files that user can read (docs/threat-model.md, B3).
+It lives in FLARE's client process, which outlasts studies: a hospital that was away is reached again as soon
+as that process is back.
 
 ========== ======================================================================================
 topic      what the coordinator says
