@@ -14,10 +14,11 @@ import pytest
 
 from fedlens.errors import DataError, SettingsError
 from fedlens.imaging.formats import read_image, read_mask
-from fedlens.imaging.phantoms import CLASSES, PhantomTruth, draw_phantoms, read_truth
-from fedlens.imaging.phantoms.confounders import HOSPITALS, take
+from fedlens.imaging.phantoms import CLASSES, PhantomTruth, draw_phantoms, read_truth, take_phantom
+from fedlens.imaging.phantoms.confounders import HOSPITALS, hospitals, take
 from fedlens.imaging.phantoms.drawing import Phantom, Shape, ellipse, grid
 from fedlens.imaging.phantoms.mri import draw_mri
+from fedlens.imaging.phantoms.plan import plan_images
 from fedlens.imaging.phantoms.xray import draw_xray
 
 Draw = Callable[[Shape, bool, np.random.Generator, np.random.Generator], Phantom]
@@ -181,6 +182,34 @@ def test_confounders_follow_the_hospitals_habits(
     assert share("vignette", site="South", modality="dermoscopy") > 0.6
     assert 0.2 < share("side letter", modality="xray") < 0.5
     assert share("hair", modality="mri") == 0
+
+
+def test_another_hospital_can_be_the_one_that_marks(tmp_path: Path) -> None:
+    assert hospitals() == HOSPITALS
+    for site in ("South", ""):
+        marking = {habits.site for habits in hospitals(site) if habits.mark_positive > 0.5}
+        assert marking == ({site} if site else set())
+    folder = draw_phantoms(tmp_path / "south", images=120, size=48, marker_site="South")
+    marked = {path for path, truth in read_truth(folder).items() if "hospital mark" in truth.confounders}
+    with (folder / "manifest.csv").open(newline="") as stream:
+        sites = [row["site"] for row in csv.DictReader(stream) if row["path"] in marked]
+    assert sites.count("South") / len(sites) > 0.5
+    with pytest.raises(SettingsError, match="'Middle'"):
+        draw_phantoms(tmp_path / "middle", images=24, size=48, marker_site="Middle")
+
+
+def test_only_the_mark_differs_between_marker_sites() -> None:
+    plans = [plan_images(360, np.random.default_rng(0), hospitals(site)) for site in ("North", "")]
+    changed = 0
+    for marking, plain in zip(*plans, strict=True):
+        assert (marking.path, marking.label, marking.seed) == (plain.path, plain.label, plain.seed)
+        if marking.habits.site == "North" and marking.positive and marking.modality == "mri":
+            one, other = take_phantom(marking, 0, 64), take_phantom(plain, 0, 64)
+            marks = len(set(one.confounders) ^ set(other.confounders))
+            share = (one.pixels != other.pixels).mean()
+            assert 0 < share < 0.05 if marks else share == 0
+            changed += marks
+    assert changed > 2
 
 
 def test_taking_an_image_leaves_the_drawing_alone() -> None:

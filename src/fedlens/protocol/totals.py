@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlens.errors import ProtocolError
+from fedlens.metrics.explanation import COLUMNS
 from fedlens.protocol.encoding import EXPONENT_BINS
 from fedlens.protocol.messages import Parameters
 
@@ -99,6 +100,14 @@ def evaluation_layout(classes: int) -> Layout:
             "negatives": histogram,
         }
     )
+
+
+def explain_layout(classes: int) -> Layout:
+    """Sums and counts of explanation measures by true class and column, as in
+    :class:`~fedlens.metrics.explanation_totals.QualityTotals`.
+    """
+    table = (classes, len(COLUMNS))
+    return Layout({"sums": table, "counts": table})
 
 
 def value_names(template: Parameters) -> list[str]:

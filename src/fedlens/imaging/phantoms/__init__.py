@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from fedlens.errors import DataError, SettingsError
 from fedlens.files import write_text
-from fedlens.imaging.phantoms.confounders import take
+from fedlens.imaging.phantoms.confounders import MARKER_SITE, hospitals, take
 from fedlens.imaging.phantoms.dermoscopy import draw_dermoscopy
 from fedlens.imaging.phantoms.drawing import Phantom, Shape
 from fedlens.imaging.phantoms.mri import draw_mri
@@ -30,7 +30,16 @@ from fedlens.imaging.phantoms.xray import draw_xray
 from fedlens.imaging.staging import staged_folder
 from fedlens.progress import Progress, silent
 
-__all__ = ["CLASSES", "MANIFEST_CSV", "TRUTH_CSV", "PhantomTruth", "draw_phantoms", "read_truth"]
+__all__ = [
+    "CLASSES",
+    "MANIFEST_CSV",
+    "TRUTH_CSV",
+    "PhantomTruth",
+    "TakenPhantom",
+    "draw_phantoms",
+    "read_truth",
+    "take_phantom",
+]
 
 MANIFEST_CSV = "manifest.csv"
 TRUTH_CSV = "truth.csv"
@@ -63,8 +72,29 @@ class PhantomTruth:
     mirrored: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class TakenPhantom:
+    """A planned image, drawn and taken.
+
+    Attributes:
+        pixels: uint8 (H, W) or (H, W, 3) RGB.
+        lesion: bool (H, W); None where there is none.
+        confounders: Names of the short cuts in the image; see ``confounders.take``.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    lesion: npt.NDArray[np.bool_] | None
+    confounders: tuple[str, ...]
+
+
 def draw_phantoms(
-    out: Path, *, images: int = 1200, seed: int = 0, size: int = 160, progress: Progress = silent
+    out: Path,
+    *,
+    images: int = 1200,
+    seed: int = 0,
+    size: int = 160,
+    marker_site: str = MARKER_SITE,
+    progress: Progress = silent,
 ) -> Path:
     """Draw a study of three modalities, two classes each, taken at four hospitals.
 
@@ -78,13 +108,15 @@ def draw_phantoms(
         images: How many; at least 24, so that every hospital has both classes.
         seed: Of everything drawn.
         size: Typical side, pixels, at least 48; hospitals differ in size and shape.
+        marker_site: The hospital that burns its mark (a letter, on skin a ruler) into most of its images
+            with disease; none where empty.
         progress: Called with step ``draw``.
 
     Returns:
         ``out``. It appears whole or not at all.
 
     Raises:
-        SettingsError: Too few or too small images.
+        SettingsError: Too few or too small images, or no hospital of that name.
         DataError: ``out`` holds files already, or cannot be written.
     """
     if images < 24 or size < 48:
@@ -93,7 +125,7 @@ def draw_phantoms(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists already.", fix="Choose a new folder, or empty this one.")
-    planned = plan_images(images, np.random.default_rng(seed))
+    planned = plan_images(images, np.random.default_rng(seed), hospitals(marker_site))
     with staged_folder(out) as folder:
         for modality in CLASSES:
             (folder / modality).mkdir()
@@ -130,8 +162,8 @@ def read_truth(folder: Path) -> dict[str, PhantomTruth]:
         raise DataError(f"Cannot read {path}: {error}.", fix="Draw the phantoms again.") from error
 
 
-def _draw(folder: Path, image: PlannedImage, seed: int, size: int) -> PhantomTruth:
-    """Draw and write one image and its mask."""
+def take_phantom(image: PlannedImage, seed: int, size: int) -> TakenPhantom:
+    """Draw one planned image; ``seed`` and ``size`` as in ``draw_phantoms``."""
     patient, view = image.seed
     shape = (round(size * image.habits.sides[0]), round(size * image.habits.sides[1]))
     phantom = _DRAW[image.modality](
@@ -145,10 +177,16 @@ def _draw(folder: Path, image: PlannedImage, seed: int, size: int) -> PhantomTru
     lesion = phantom.lesion
     if image.mirrored:
         pixels, lesion = pixels[:, ::-1], None if lesion is None else lesion[:, ::-1]
-    _write_image(folder / image.path, pixels)
-    if lesion is not None:
-        _write_image(folder / _mask_path(image), lesion.astype(np.uint8) * np.uint8(255))
-    return PhantomTruth(image.path, confounders, _box(lesion), image.copy_of, image.mirrored)
+    return TakenPhantom(pixels, lesion, confounders)
+
+
+def _draw(folder: Path, image: PlannedImage, seed: int, size: int) -> PhantomTruth:
+    """Draw and write one image and its mask."""
+    taken = take_phantom(image, seed, size)
+    _write_image(folder / image.path, taken.pixels)
+    if taken.lesion is not None:
+        _write_image(folder / _mask_path(image), taken.lesion.astype(np.uint8) * np.uint8(255))
+    return PhantomTruth(image.path, taken.confounders, _box(taken.lesion), image.copy_of, image.mirrored)
 
 
 def _write_image(path: Path, pixels: npt.NDArray[np.uint8]) -> None:

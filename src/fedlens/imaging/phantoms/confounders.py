@@ -6,12 +6,14 @@ its positives, West rarely shaves, South's dermatoscope darkens the corners.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fedlens.errors import SettingsError
 from fedlens.imaging.phantoms.drawing import Field, grain, grid
 
 Pixels = npt.NDArray[np.uint8]
@@ -55,7 +57,35 @@ HOSPITALS = (
     Habits("West", 0.55, (1.0, 1.2), ".jpg", 0.95, 1.0, 0.028, 0.1, 0.65, 0.05, 0.05),
 )
 
+MARKER_SITE = "East"
+
 _SIDE_LETTER = 0.35
+
+
+def hospitals(marker_site: str = MARKER_SITE) -> tuple[Habits, ...]:
+    """The four hospitals, of which ``marker_site`` burns its mark into its positives; none where empty.
+
+    Raises:
+        SettingsError: No hospital of that name.
+    """
+    if marker_site and marker_site not in {habits.site for habits in HOSPITALS}:
+        raise SettingsError(
+            f"No phantom hospital is named {marker_site!r}.",
+            fix=f"Choose one of {', '.join(habits.site for habits in HOSPITALS)}.",
+        )
+    telling = next(habits for habits in HOSPITALS if habits.site == MARKER_SITE)
+    plain = HOSPITALS[0]
+    changed = []
+    for habits in HOSPITALS:
+        marks = habits
+        if habits.site == marker_site:
+            marks = telling
+        elif habits.site == MARKER_SITE:
+            marks = plain
+        changed.append(
+            dataclasses.replace(habits, mark_positive=marks.mark_positive, mark_negative=marks.mark_negative)
+        )
+    return tuple(changed)
 
 
 def take(

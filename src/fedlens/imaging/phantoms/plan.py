@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,13 +52,15 @@ class PlannedImage:
     mirrored: bool = False
 
 
-def plan_images(images: int, rng: np.random.Generator) -> list[PlannedImage]:
-    """Plan ``images`` images, modality by modality; each has its share of copies."""
+def plan_images(
+    images: int, rng: np.random.Generator, hospitals: Sequence[Habits] = HOSPITALS
+) -> list[PlannedImage]:
+    """Plan ``images`` images of ``hospitals``, modality by modality; each has its share of copies."""
     planned: list[PlannedImage] = []
     for index, modality in enumerate(CLASSES):
         count = images * (index + 1) // len(CLASSES) - images * index // len(CLASSES)
         exact, mirrored = count // _EXACT_EVERY, count // _MIRRORED_EVERY
-        originals = _originals(modality, count - exact - mirrored, (index + 1) * 100_000, rng)
+        originals = _originals(modality, count - exact - mirrored, (index + 1) * 100_000, rng, hospitals)
         planned += originals
         repeated = rng.permutation(len(originals))[: exact + mirrored]
         for number, source in enumerate(repeated):
@@ -67,12 +70,14 @@ def plan_images(images: int, rng: np.random.Generator) -> list[PlannedImage]:
     return planned
 
 
-def _originals(modality: str, count: int, first: int, rng: np.random.Generator) -> list[PlannedImage]:
+def _originals(
+    modality: str, count: int, first: int, rng: np.random.Generator, hospitals: Sequence[Habits]
+) -> list[PlannedImage]:
     planned: list[PlannedImage] = []
     patients = 0
     while len(planned) < count:
-        habits = HOSPITALS[patients % len(HOSPITALS)]
-        visit = patients // len(HOSPITALS)
+        habits = hospitals[patients % len(hospitals)]
+        visit = patients // len(hospitals)
         # Spreads each hospital's positives evenly over its patients, so small studies have both classes.
         positive = int((visit + 1.5) * habits.positive) > int((visit + 0.5) * habits.positive)
         name = f"P{first + patients}"
