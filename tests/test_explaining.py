@@ -11,7 +11,13 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from fedlens import explaining
-from fedlens.errors import CheckpointError, HistoryError, SettingsError, UnreadableImageError
+from fedlens.errors import (
+    CheckpointError,
+    ExplanationError,
+    HistoryError,
+    SettingsError,
+    UnreadableImageError,
+)
 from fedlens.explaining import explain_images
 from fedlens.imaging.importer import import_images
 from fedlens.imaging.preprocess import digest
@@ -103,6 +109,20 @@ def test_a_chosen_class_is_explained(run: Path, tmp_path: Path) -> None:
     assert names == list(CLASSES)
 
 
+def test_a_chosen_method_is_used_and_written_down(run: Path, tmp_path: Path) -> None:
+    image = _draw(tmp_path / "scan.png")
+
+    (usual,) = explain_images(run, [image], out=tmp_path / "a")
+    (finer,) = explain_images(run, [image], out=tmp_path / "b", method="layer-cam-two-stages")
+
+    assert usual.method == "grad-cam" and not np.array_equal(usual.values, finer.values)
+    described = json.loads((tmp_path / "b" / "scan.json").read_bytes())
+    assert described["method"] == "layer-cam-two-stages" and "second stage" in described["layer"]
+    with pytest.raises(ExplanationError, match=r"does not suit efdl-cnn.*score-cam"):
+        explain_images(run, [image], out=tmp_path / "c", method="attention-rollout")
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize("place", ["", "seed-0/federated", "seed-0/federated/model"])
 def test_a_run_an_arm_and_a_checkpoint_will_do(run: Path, tmp_path: Path, place: str) -> None:
     assert explain_images(run / place, [_draw(tmp_path / "scan.png")], out=tmp_path / "out")
@@ -150,6 +170,8 @@ def test_what_cannot_be_done_is_refused(run: Path, tmp_path: Path) -> None:
         explain_images(run, [])
     with pytest.raises(SettingsError, match="Did you mean 'malignant'"):
         explain_images(run, [image], target="malignent")
+    with pytest.raises(SettingsError, match="Did you mean 'grad-cam'"):
+        explain_images(run, [image], method="gradcam")
     with pytest.raises(SettingsError, match="dermoscopy"):
         explain_images(run, [image], modality="photo")
     with pytest.raises(UnreadableImageError, match=r"torn\.png"):

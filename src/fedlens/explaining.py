@@ -15,6 +15,7 @@ import torch
 
 from fedlens.errors import ManifestError, SettingsError
 from fedlens.explain.figures import explanation_figure, save_figure
+from fedlens.explain.methods import RECOMMENDED, find_method
 from fedlens.explain.saliency import SaliencyMap, saliency_maps
 from fedlens.imaging import dicom
 from fedlens.imaging.formats import decode, read_bytes, read_mask
@@ -48,11 +49,12 @@ def explain_images(
     *,
     out: Path | None = None,
     target: str = "",
+    method: str = RECOMMENDED,
     arm: str = "federated",
     modality: str = "",
     progress: Progress = silent,
 ) -> list[SaliencyMap]:
-    """Grad-CAM maps of a trained network, written as figure, overlay, array and JSON.
+    """Saliency maps of a trained network, written as figure, overlay, array and JSON.
 
     Each image is prepared as the checkpoint's contract says. ``out`` gets ``NAME-figure.png`` (image,
     overlay, colour bar, likeliest classes), ``NAME.png`` (overlay at the image's own resolution),
@@ -64,6 +66,7 @@ def explain_images(
         images: Image files, DICOM included.
         out: Where to write; ``run/explanations`` by default.
         target: Class to explain; each image's predicted class when empty.
+        method: How to explain; ``fedlens.explain.methods`` lists what there is.
         arm: Whose network to take where ``run`` holds several.
         modality: Preparation profile; when empty it is looked up by content in the study's manifest,
             then in the DICOM header, and is ``other`` failing both.
@@ -75,17 +78,20 @@ def explain_images(
     Raises:
         HistoryError: ``run`` holds no such network.
         CheckpointError: Its files are torn, or prepared images would differ in this version.
-        SettingsError: No images, or an unknown class or modality.
+        SettingsError: No images, or an unknown class, method or modality.
+        ExplanationError: The method does not suit the network.
         UnreadableImageError: An image cannot be decoded.
     """
     if not images:
         raise SettingsError("No images to explain.", fix="Give at least one image file.")
     if modality and modality not in PROFILES:
         raise SettingsError(f"No modality {modality!r}.", fix=f"Choose one of {', '.join(PROFILES)}.")
+    explainer = find_method(method)
     folder = find_model(run, arm)
     contract = read_contract(folder)
     # Another version's preparation would show the network images unlike those it learnt from.
     network, _ = load_checkpoint(folder, preprocess_digest=digest(contract.preprocess))
+    explainer.check(network)
     number = _class_number(target, contract) if target else None
     known = _KnownImages(folder)
     out = out or run / "explanations"
@@ -94,7 +100,9 @@ def explain_images(
     for first in range(0, len(images), _BATCH):
         progress("explain", first, len(images))
         batch = [_load(path, contract.preprocess, modality, known) for path in images[first : first + _BATCH]]
-        for image, saliency in zip(batch, _explain(network, contract, batch, number, folder), strict=True):
+        for image, saliency in zip(
+            batch, _explain(network, contract, batch, number, folder, method), strict=True
+        ):
             _write(out, names[len(maps)], image, saliency)
             maps.append(saliency)
     progress("explain", len(images), len(images))
@@ -123,7 +131,12 @@ def _load(path: Path, settings: PreprocessSettings, modality: str, known: _Known
 
 
 def _explain(
-    network: Network, contract: Contract, batch: Sequence[_Image], number: int | None, folder: Path
+    network: Network,
+    contract: Contract,
+    batch: Sequence[_Image],
+    number: int | None,
+    folder: Path,
+    method: str,
 ) -> Iterator[SaliencyMap]:
     pixels = torch.from_numpy(np.stack([image.prepared for image in batch]))
     yield from saliency_maps(
@@ -131,6 +144,7 @@ def _explain(
         to_input(pixels),
         classes=contract.classes,
         files=[str(image.path) for image in batch],
+        method=method,
         targets=None if number is None else torch.full((len(batch),), number),
         image_sha256s=[image.sha256 for image in batch],
         reproduce={

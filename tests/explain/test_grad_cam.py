@@ -1,46 +1,90 @@
-"""Grad-CAM against the textbook, its side effects, and whether it finds what it should."""
+"""Grad-CAM and its relatives against the textbook, side effects, and whether it finds what it should."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from tests.explain.planted import settle, squares
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedlens.errors import ExplanationError
-from fedlens.explain.grad_cam import grad_cam
+from fedlens.explain.batch import MapBatch
+from fedlens.explain.grad_cam import (
+    grad_cam,
+    grad_cam_plus_plus,
+    hires_cam,
+    layer_cam,
+    layer_cam_two_stages,
+)
+from fedlens.explain.methods import METHODS
 from fedlens.models.network import Network
 from fedlens.models.registry import build_network, network_names
 from fedlens.study import ModelSettings
 
 _SIZE = 64
 
+_Formula = Callable[[Tensor, Tensor], Tensor]
+
 
 def _network(name: str = "efdl-cnn", *, size: int = _SIZE) -> Network:
     """With running statistics that are not those of a fresh network."""
     network = build_network(ModelSettings(name=name), classes=3, channels=1, image_size=size, seed=0)
-    with torch.no_grad():
-        network(_inputs(size=size))
-    return network
+    settle(network, _inputs(size=size))
+    return network.train()
 
 
 def _inputs(count: int = 4, *, size: int = _SIZE) -> Tensor:
     return torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(count))
 
 
-# The module whose output is explained, named here again so that the comparison does not rest on
-# where features() and head() are cut.
-_TARGET_LAYER = {
-    "efdl-cnn": "stages",
-    "densenet121": "body",
-    "resnet18": "body",
-    "efficientnet-b0": "body",
+# The modules whose outputs are explained, named here again so that the comparison does not rest on
+# where networks are cut.
+_LATE_LAYER = {
+    "efdl-cnn": "stages.4",
+    "densenet121": "rectifier",
+    "resnet18": "body.7",
+    "efficientnet-b0": "body.8",
     "vit": "blocks",
+}
+_EARLY_LAYER = {
+    "efdl-cnn": "stages.2",
+    "densenet121": "body.denseblock3",
+    "resnet18": "body.6",
+    "efficientnet-b0": "body.4.4",
 }
 
 
-def _textbook(network: Network, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Selvaraju 2017, equations 1 and 2: a hook, a full backward pass, one image at a time."""
+def _selvaraju(maps: Tensor, gradient: Tensor) -> Tensor:
+    """Equations 1 and 2."""
+    return F.relu((gradient.mean(dim=(1, 2))[:, None, None] * maps).sum(0))
+
+
+def _chattopadhay(maps: Tensor, gradient: Tensor) -> Tensor:
+    """Equations 19 and 10, with the score exp(logit), whose derivatives are powers of the logit's."""
+    denominator = 2 * gradient**2 + maps.sum(dim=(1, 2), keepdim=True) * gradient**3
+    alpha = torch.where(gradient > 0, gradient**2 / denominator, 0.0)
+    weights = (alpha * F.relu(gradient)).sum(dim=(1, 2))
+    return F.relu((weights[:, None, None] * maps).sum(0))
+
+
+def _draelos(maps: Tensor, gradient: Tensor) -> Tensor:
+    return F.relu((maps * gradient).sum(0))
+
+
+def _jiang(maps: Tensor, gradient: Tensor) -> Tensor:
+    return F.relu((maps * F.relu(gradient)).sum(0))
+
+
+def _scaled(heat: Tensor) -> Tensor:
+    heat = F.interpolate(heat[None, None], (_SIZE, _SIZE), mode="bilinear")[0, 0]
+    return heat / heat.max() if heat.max() > 0 else heat
+
+
+def _textbook(network: Network, inputs: Tensor, targets: Tensor, layer: str, formula: _Formula) -> Tensor:
+    """Hook, full backward pass, one image at a time."""
     caught: list[Tensor] = []
 
     def keep(module: nn.Module, given: object, maps: Tensor) -> None:
@@ -48,7 +92,7 @@ def _textbook(network: Network, inputs: Tensor, targets: Tensor) -> Tensor:
         caught.append(maps)
 
     network.eval()
-    hook = network.get_submodule(_TARGET_LAYER[network.name]).register_forward_hook(keep)
+    hook = network.get_submodule(layer).register_forward_hook(keep)
     heats = []
     for image, target in zip(inputs, targets, strict=True):
         network(image[None])[0, target].backward()
@@ -58,26 +102,56 @@ def _textbook(network: Network, inputs: Tensor, targets: Tensor) -> Tensor:
         if maps.ndim == 2:  # tokens
             side = round(len(maps) ** 0.5)
             maps, gradient = (part.T.reshape(-1, side, side) for part in (maps, gradient))
-        heat = F.relu((gradient.mean(dim=(1, 2))[:, None, None] * maps).sum(0)).detach()
-        heat = F.interpolate(heat[None, None], image.shape[1:], mode="bilinear")[0, 0]
-        heats.append(heat / heat.max() if heat.max() > 0 else heat)
+        heats.append(_scaled(formula(maps, gradient).detach()))
     hook.remove()
     network.zero_grad()
     return torch.stack(heats)
 
 
+_FORMULAS: dict[str, tuple[_Formula, Callable[..., MapBatch]]] = {
+    "grad-cam": (_selvaraju, grad_cam),
+    "grad-cam++": (_chattopadhay, grad_cam_plus_plus),
+    "hires-cam": (_draelos, hires_cam),
+    "layer-cam": (_jiang, layer_cam),
+}
+
+
+@pytest.mark.parametrize("method", _FORMULAS)
 @pytest.mark.parametrize("name", network_names())
-def test_equals_the_textbook(name: str) -> None:
+def test_equals_the_textbook(name: str, method: str) -> None:
     # In double precision: in single, some processors' convolutions round a batch of three and a
     # single image apart by as much as is tolerated here.
     network, inputs = _network(name).double(), _inputs(3).double()
+    if not METHODS[method].suitable(network):
+        return
     targets = torch.tensor([0, 1, 2])
-    expected = _textbook(network, inputs, targets)
-    result = grad_cam(network, inputs, targets)
+    formula, explain = _FORMULAS[method]
+    expected = _textbook(network, inputs, targets, _LATE_LAYER[name], formula)
+    result = explain(network, inputs, targets)
     assert expected.max() == 1, "a comparison of empty maps proves nothing"
-    assert (result.maps - expected).abs().max() < 1e-6
+    assert (result.maps - expected).abs().max() < 1e-5
     assert torch.equal(result.targets, targets)
     assert result.maps.shape == (3, _SIZE, _SIZE) and result.maps.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", _EARLY_LAYER)
+def test_two_stages_equal_the_textbook(name: str) -> None:
+    network, inputs = _network(name).double(), _inputs(3).double()
+    targets = torch.tensor([0, 1, 2])
+    late = _textbook(network, inputs, targets, _LATE_LAYER[name], _jiang)
+    early = _textbook(network, inputs, targets, _EARLY_LAYER[name], _jiang)
+    assert network.early_features(inputs).shape[2] == 2 * network.features(inputs).shape[2]  # type: ignore[operator]
+    expected = torch.maximum(torch.tanh(2 * early), late)
+    expected /= expected.amax(dim=(1, 2), keepdim=True)
+    result = layer_cam_two_stages(network, inputs, targets)  # type: ignore[arg-type]
+    assert (result.maps - expected).abs().max() < 1e-5
+    assert (result.maps - layer_cam(network, inputs, targets).maps).abs().max() > 0.01  # type: ignore[arg-type]
+
+
+def test_one_linear_layer_makes_hires_cam_grad_cam() -> None:
+    network, inputs = _network("resnet18"), _inputs()
+    difference = grad_cam(network, inputs).maps - hires_cam(network, inputs).maps  # type: ignore[arg-type]
+    assert difference.abs().max() < 1e-5
 
 
 def test_predicted_class_is_the_default_target() -> None:
@@ -191,32 +265,17 @@ def test_what_cannot_be_explained(inputs: Tensor, targets: Tensor | None, messag
         grad_cam(_network(), inputs, targets)
 
 
-def _squares(count: int, seed: int) -> tuple[Tensor, Tensor, list[list[int]]]:
-    """64-pixel noise; the second half has a bright 24-pixel square, its corner returned."""
-    generator = torch.Generator().manual_seed(seed)
-    images = 0.3 * torch.randn(count, 1, 64, 64, generator=generator)
-    corners = torch.randint(0, 40, (count, 2), generator=generator).tolist()
-    for index in range(count // 2, count):
-        row, column = corners[index]
-        images[index, 0, row : row + 24, column : column + 24] += 2.0
-    return images, (torch.arange(count) >= count // 2).long(), corners
-
-
 def test_finds_a_planted_square() -> None:
     network = build_network(ModelSettings(dropout=0.0), classes=2, channels=1, image_size=64, seed=0)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     for step in range(40):
-        images, labels, _ = _squares(16, seed=step)
+        images, labels, _ = squares(16, seed=step)
         optimizer.zero_grad()
         F.cross_entropy(network(images), labels).backward()
         optimizer.step()
-    images, labels, corners = _squares(64, seed=1000)
+    images, labels, masks = squares(64, seed=1000)
     result = grad_cam(network, images, labels)
     assert (result.logits.argmax(1) == labels).float().mean() > 0.95
-    inside = 0
-    for index in range(32, 64):
-        row, column = divmod(int(result.maps[index].argmax()), 64)
-        top, left = corners[index]
-        inside += top <= row < top + 24 and left <= column < left + 24
+    inside = sum(bool(masks[index].flatten()[result.maps[index].argmax()]) for index in range(32, 64))
     # A square covers 14 % of its image: blind maps would hit 4 or 5 of 32.
     assert inside >= 24

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedlens.errors import ExplanationError
+from fedlens.errors import ExplanationError, SettingsError
 from fedlens.explain.figures import explanation_figure, save_figure
 from fedlens.explain.grad_cam import grad_cam
+from fedlens.explain.methods import find_method
 from fedlens.explain.overlay import overlay
 from fedlens.explain.saliency import SaliencyMap, saliency_maps
 from fedlens.models.fingerprint import fingerprint
@@ -55,6 +56,23 @@ def test_maps_of_a_batch() -> None:
         saliency_maps(network, inputs, classes=_CLASSES, files=["a.png"])
     with pytest.raises(ExplanationError, match="3 class names"):
         saliency_maps(network, inputs, classes=("a", "b", "c"), files=files)
+
+
+def test_any_method_by_name() -> None:
+    network = build_network(ModelSettings(name="vit"), classes=2, channels=1, image_size=32, seed=0)
+    inputs = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    (first, _) = saliency_maps(
+        network, inputs, classes=_CLASSES, files=["a", "b"], method="integrated-gradients"
+    )
+    expected = find_method("integrated-gradients")(network, inputs)
+    assert np.array_equal(first.values, expected.maps[0].numpy())
+    described = first.description()
+    assert (described["method"], described["layer"]) == ("integrated-gradients", "input pixels")
+    assert described["settings"]["steps"] == "32"
+    with pytest.raises(ExplanationError, match="Choose one of grad-cam, attention-rollout"):
+        saliency_maps(network, inputs, classes=_CLASSES, files=["a", "b"], method="score-cam")
+    with pytest.raises(SettingsError, match="Did you mean 'grad-cam'"):
+        saliency_maps(network, inputs, classes=_CLASSES, files=["a", "b"], method="gradcam")
 
 
 @pytest.mark.parametrize(

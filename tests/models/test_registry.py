@@ -8,12 +8,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from fedlens.errors import SettingsError
 from fedlens.models.fingerprint import fingerprint
-from fedlens.models.network import Network
+from fedlens.models.network import ConvolutionalNetwork, Network, TokenNetwork
 from fedlens.models.registry import build_network, network_names, preferred_precision
 from fedlens.study import ModelSettings
+
+_SMOOTH = {"GELU", "MemoryEfficientSwish", "SiLU", "Swish"}
 
 
 def _build(name: str, *, classes: int = 3, channels: int = 1, size: int = 64, seed: int = 0) -> Network:
@@ -35,6 +38,36 @@ def test_forward_is_head_of_features(name: str) -> None:
     assert logits.shape == (2, 3) and logits.dtype == torch.float32
     assert torch.allclose(network(inputs), logits)
     assert (network.name, network.classes, network.channels, network.image_size) == (name, 3, 1, 64)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_features_come_in_two_steps_or_from_tokens(name: str) -> None:
+    network = _build(name, size=96).eval()
+    inputs = torch.randn(2, 1, 96, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        if isinstance(network, ConvolutionalNetwork):
+            early = network.early_features(inputs)
+            kept = early.clone()
+            late = network.late_features(early)
+            assert torch.equal(early, kept), "the late features changed the early ones"
+            assert torch.equal(late, network.features(inputs))
+            assert early.shape[2:] == (2 * late.shape[2], 2 * late.shape[3])
+            assert network.family == "convolutional" and network.layer != network.early_layer
+        else:
+            assert isinstance(network, TokenNetwork) and network.family == "tokens"
+            logits, attention = network.attention(inputs)
+            assert torch.equal(logits, network(inputs)) and len(attention) == 8
+            for weights in attention:
+                assert weights.shape == (2, 36, 36)
+                assert torch.allclose(weights.sum(2), torch.ones(2, 36), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_rectified_networks_have_no_other_activation(name: str) -> None:
+    network = _build(name)
+    smooth = [module for module in network.modules() if type(module).__name__ in _SMOOTH]
+    assert network.rectified == (not smooth)
+    assert not network.rectified or any(isinstance(module, nn.ReLU) for module in network.modules())
 
 
 @pytest.mark.parametrize("name", network_names())

@@ -10,6 +10,7 @@ import typer
 import fedlens
 from fedlens.cli.output import JsonOption, show, table
 from fedlens.cli.progress import shown
+from fedlens.explain.methods import RECOMMENDED, method_names
 
 _TOP = 3
 
@@ -26,6 +27,7 @@ def explain(
         Path | None, typer.Option(metavar="DIR", help="Where to write; RUN/explanations by default.")
     ] = None,
     target: Annotated[str, typer.Option(help="Class to explain; the predicted one by default.")] = "",
+    method: Annotated[str, typer.Option(help=f"How to explain: {', '.join(method_names())}.")] = RECOMMENDED,
     arm: Annotated[str, typer.Option(help="Whose network, in a comparison.")] = "federated",
     modality: Annotated[
         str,
@@ -35,14 +37,14 @@ def explain(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Draw Grad-CAM heat maps over images and name the likeliest classes.
+    """Draw heat maps of what a network looked at over images, and name the likeliest classes.
 
     For each image: NAME-figure.png with colour bar and probabilities, NAME.png (the overlay at the image's
     own resolution), NAME.npy (the map) and NAME.json.
     """
     with shown() as progress:
         maps = fedlens.explain_images(
-            run, images, out=out, target=target, arm=arm, modality=modality, progress=progress
+            run, images, out=out, target=target, method=method, arm=arm, modality=modality, progress=progress
         )
     rows = [
         [

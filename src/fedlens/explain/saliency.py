@@ -14,7 +14,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from fedlens.errors import ExplanationError
-from fedlens.explain.grad_cam import grad_cam
+from fedlens.explain.methods import RECOMMENDED, find_method
 from fedlens.explain.overlay import overlay
 from fedlens.files import write_bytes, write_json
 from fedlens.models.fingerprint import fingerprint
@@ -35,7 +35,8 @@ class SaliencyMap:
         file: The image, as the caller names it.
         image_sha256: Digest of the image file's bytes; may be empty.
         reproduce: What another needs to get this map again, e.g. ``checkpoint``, ``command``.
-        method: How the map was made.
+        method: How the map was made, by its name in the registry.
+        settings: What else of the method determines the map.
     """
 
     values: npt.NDArray[np.float32] = field(repr=False)
@@ -46,7 +47,8 @@ class SaliencyMap:
     file: str
     image_sha256: str = ""
     reproduce: Mapping[str, str] = field(default_factory=dict)
-    method: str = "grad-cam"
+    method: str = RECOMMENDED
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         square = self.values.ndim == 2 and self.values.shape[0] == self.values.shape[1]
@@ -82,6 +84,7 @@ class SaliencyMap:
         """Everything but the values, ready for JSON."""
         return {
             "method": self.method,
+            "settings": dict(self.settings),
             "layer": self.layer,
             "target": self.target,
             "target_name": self.target_name,
@@ -129,23 +132,27 @@ def saliency_maps(
     *,
     classes: Sequence[str],
     files: Sequence[str],
+    method: str = RECOMMENDED,
     targets: Tensor | None = None,
     image_sha256s: Sequence[str] | None = None,
     reproduce: Mapping[str, str] | None = None,
 ) -> list[SaliencyMap]:
-    """Grad-CAM of a batch, one described map for each image.
+    """Explanations of a batch, one described map for each image.
 
     Args:
         network: Any network of the registry.
         inputs: (N, channels, S, S) float32, as ``to_input`` makes them.
         classes: Names in the order of the outputs.
         files: Names of the N images.
+        method: Name in ``fedlens.explain.methods``.
         targets: (N,) int64 class indices; the predicted class where None.
         image_sha256s: Digests of the N image files, if known.
         reproduce: Written into every map.
 
     Raises:
-        ExplanationError: As ``grad_cam``; or names that do not match outputs or images in number.
+        SettingsError: No method has this name.
+        ExplanationError: The method does not suit the network; as ``grad_cam``; or names that do not
+            match outputs or images in number.
     """
     digests = [""] * len(files) if image_sha256s is None else image_sha256s
     if len(classes) != network.classes or not len(files) == len(digests) == len(inputs):
@@ -153,7 +160,8 @@ def saliency_maps(
             f"{len(classes)} class names, {len(files)} files and {len(digests)} digests were given.",
             why=f"The network has {network.classes} classes, and there are {len(inputs)} images.",
         )
-    result = grad_cam(network, inputs, targets)
+    explain = find_method(method)
+    result = explain(network, inputs, targets)
     probabilities = result.logits.softmax(dim=1).cpu().tolist()
     digest_of_network = fingerprint(network)
     return [
@@ -161,11 +169,13 @@ def saliency_maps(
             values=values,
             target=target,
             probabilities=tuple(zip(classes, row, strict=True)),
-            layer=network.layer,
+            layer=explain.layer(network),
             fingerprint=digest_of_network,
             file=file,
             image_sha256=digest,
             reproduce=dict(reproduce or {}),
+            method=explain.name,
+            settings=explain.settings,
         )
         for values, target, row, file, digest in zip(
             result.maps.cpu().numpy(), result.targets.tolist(), probabilities, files, digests, strict=True

@@ -10,11 +10,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedlens.models.network import Network
+from fedlens.models.network import ConvolutionalNetwork
 
 _STEM = 32
 _WIDTHS = (64, 128, 256)
 _HIDDEN = 128
+_EARLY = 3
+"""Parts of ``stages`` before the last halving."""
 
 
 class _Stage(nn.Module):
@@ -31,7 +33,7 @@ class _Stage(nn.Module):
         return added
 
 
-class EfdlCnn(Network):
+class EfdlCnn(ConvolutionalNetwork):
     """Stem, three stages of widths 64, 128 and 256, and two fully connected layers.
 
     Works for any image size of 16 pixels or more; the maps are a sixteenth of it. The softmax is
@@ -45,6 +47,8 @@ class EfdlCnn(Network):
     """
 
     layer = "sum after the last convolution"
+    early_layer = "sum after the second stage"
+    rectified = True
 
     def __init__(self, *, classes: int, channels: int, image_size: int, dropout: float) -> None:
         super().__init__("efdl-cnn", classes=classes, channels=channels, image_size=image_size)
@@ -59,16 +63,22 @@ class EfdlCnn(Network):
             _Stage(middle, large),
         )
         self.hidden = nn.Linear(large, _HIDDEN)
+        self.rectifier = nn.ReLU()
         self.output = nn.Linear(_HIDDEN, classes)
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """Maps (N, 256, S/16, S/16)."""
-        maps: Tensor = self.stages(self.stem(inputs))
+    def early_features(self, inputs: Tensor) -> Tensor:
+        """Maps (N, 128, S/8, S/8)."""
+        maps: Tensor = self.stages[:_EARLY](self.stem(inputs))
         return maps
+
+    def late_features(self, maps: Tensor) -> Tensor:
+        """Maps (N, 256, S/16, S/16)."""
+        late: Tensor = self.stages[_EARLY:](maps)
+        return late
 
     def head(self, maps: Tensor) -> Tensor:
         """Global average pooling and the fully connected layers."""
-        hidden = F.relu(self.hidden(maps.mean(dim=(2, 3))))
+        hidden = self.rectifier(self.hidden(maps.mean(dim=(2, 3))))
         logits: Tensor = self.output(F.dropout(hidden, self.dropout, self.training))
         return logits.float()
 

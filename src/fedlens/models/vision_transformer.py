@@ -5,9 +5,12 @@ MONAI is imported where the network is built, as for its convolutional networks.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
-from fedlens.models.network import Network
+from fedlens.models.network import TokenNetwork
 
 PATCH = 16
 """Side of a token, pixels."""
@@ -15,7 +18,7 @@ PATCH = 16
 _WIDTH, _MLP, _BLOCKS, _HEADS = 384, 1536, 8, 6
 
 
-class VisionTransformer(Network):
+class VisionTransformer(TokenNetwork):
     """16-pixel patches, 8 blocks of width 384 with 6 heads; about 14.5 million weights.
 
     It averages its tokens where the original reads a class token: every token then keeps its
@@ -59,3 +62,23 @@ class VisionTransformer(Network):
         tokens = self.last_block(maps.flatten(2).transpose(1, 2))
         logits: Tensor = self.output(self.norm(tokens).mean(dim=1))
         return logits.float()
+
+    def attention(self, inputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Logits, and each block's attention (N, T, T), mean over its heads; T = (S/16)^2.
+
+        MONAI's blocks keep their attention when told to; afterwards they are told not to and hold
+        none.
+        """
+        tokens: Tensor = self.embedding(inputs)
+        kept = []
+        for block in (*self.blocks, self.last_block):
+            weights: Any = block.attn
+            weights.save_attn = True
+            try:
+                tokens = block(tokens)
+                kept.append(weights.att_mat.mean(dim=1))
+            finally:
+                weights.save_attn = False
+                weights.att_mat = torch.Tensor()
+        logits: Tensor = self.output(self.norm(tokens).mean(dim=1))
+        return logits.float(), tuple(kept)
