@@ -31,6 +31,7 @@ from fedlens.deployment.kit import Kit, open_kit
 from fedlens.deployment.rehearsal import rehearse
 from fedlens.deployment.session import ENDED, Session
 from fedlens.deployment.submission import Submission, portable_settings
+from fedlens.deployment.supervisor import client_command, coordinator_command
 from fedlens.imaging.importer import import_images
 from fedlens.imaging.manifest import load_manifest
 from fedlens.imaging.phantoms import draw_phantoms
@@ -103,7 +104,7 @@ def ours(scratch: Path, port: int, count: int, mode: str, rounds: int) -> float:
         (kit / "policy.toml").write_text(POLICY)
         service = [str(HERE / "_instant_service.py"), str(kit), str(times / name), str(count)]
         commands.append([name, sys.executable, *service])
-        commands.append([name, *flare_client(open_kit(kit, "hospital"))])
+        commands.append([name, *client_command(open_kit(kit, "hospital"))])
     with running(commands), Session(lead_when_ready(folder)) as session:
         submission = Submission(
             settings=portable_settings(study),
@@ -176,8 +177,8 @@ def flare_stock(scratch: Path, port: int, count: int, rounds: int) -> float:
     kits = [folder / "coordinator", *(folder / "hospitals" / name for name in NAMES)]
     for kit in kits:
         stock_settings(kit / "flare" / "local", scratch / "flare-store")
-    commands = [["coordinator", *flare_server(open_kit(folder / "coordinator", "coordinator"))]]
-    commands += [[name, *flare_client(open_kit(folder / "hospitals" / name, "hospital"))] for name in NAMES]
+    commands = [["coordinator", *coordinator_command(open_kit(folder / "coordinator", "coordinator"))]]
+    commands += [[name, *client_command(open_kit(folder / "hospitals" / name, "hospital"))] for name in NAMES]
     lead = open_kit(folder / "lead", "lead")
     with running(commands):
         time.sleep(8)
@@ -200,18 +201,6 @@ def stock_settings(local: Path, store: Path) -> None:
 
 def fedlens(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "fedlens", *arguments]
-
-
-def flare_client(kit: Kit) -> list[str]:
-    command = [sys.executable, "-u", "-m", "nvflare.private.fed.app.client.client_train", "-m"]
-    options = ["-s", "fed_client.json", "--set", "secure_train=true", f"uid={kit.name}"]
-    return [*command, str(kit.flare), *options, f"org={kit.organisation}", "config_folder="]
-
-
-def flare_server(kit: Kit) -> list[str]:
-    command = [sys.executable, "-u", "-m", "nvflare.private.fed.app.server.server_train", "-m"]
-    options = ["-s", "fed_server.json", "--set", "secure_train=true", f"org={kit.organisation}"]
-    return [*command, str(kit.flare), *options, "config_folder="]
 
 
 def lead_when_ready(folder: Path) -> Kit:

@@ -16,7 +16,8 @@ from pydicom import examples
 from typer.testing import CliRunner
 
 import fedlens
-from fedlens.arms import FEDERATED, build_hospital, initial_network, train_arm
+from fedlens.arm_path import FEDERATED
+from fedlens.arms import build_hospital, initial_network, train_arm
 from fedlens.cli.main import app
 from fedlens.coordinator.rounds import run_rounds
 from fedlens.coordinator.settings import CoordinatorSettings

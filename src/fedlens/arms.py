@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedlens.arm_path import FEDERATED, arm_path
 from fedlens.coordinator.gathering import Gathering
 from fedlens.coordinator.plain import PlainGathering
 from fedlens.coordinator.rounds import RoundsResult, Watch, check_start, nobody, run_rounds
@@ -43,7 +44,6 @@ from fedlens.run_folder import HOSPITALS_NAME, MODEL_NAME, run_folder
 from fedlens.sealing import seal_federation
 from fedlens.study import FederationSettings, Study
 
-FEDERATED = "federated"
 CENTRAL = "central"
 
 
@@ -66,7 +66,7 @@ class ArmResult:
 
 def arm_folder(study: Study, name: str) -> Path:
     """Where an arm of the study keeps its files: ``<output>/seed-<seed>/<arm>``."""
-    return run_folder(study) / f"seed-{study.seed}" / name
+    return arm_path(run_folder(study), study, name)
 
 
 def train_arm(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlens.arms import CENTRAL, FEDERATED, arm_folder, train_arm
+from fedlens.arm_path import FEDERATED
+from fedlens.arms import CENTRAL, arm_folder, train_arm
 from fedlens.files import write_bytes
 from fedlens.preparation import PreparedStudy, prepare
 from fedlens.progress import Progress, silent

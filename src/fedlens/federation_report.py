@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedlens.arm_path import arm_path
 from fedlens.coordinator.history import HISTORY_NAME, Event, read_history
 from fedlens.errors import HistoryError
 from fedlens.files import write_text
@@ -52,6 +53,6 @@ def write_federation_report(folder: Path) -> Path:
 
 def _finished(folder: Path, study: Study) -> list[Event]:
     """All events of the federated arm, if it has come to its end; else none."""
-    arm = folder / f"seed-{study.seed}" / "federated"
+    arm = arm_path(folder, study)
     events = read_history(arm) if (arm / HISTORY_NAME).is_file() else []
     return events if events and events[-1]["event"] == "end" else []

@@ -92,15 +92,10 @@ def prepare_hospital(study: Study, folder: Path, name: str, *, progress: Progres
         SettingsError: ``data.classes`` is empty, or an image has a label that is not in it.
         DataError: The folder holds another hospital's images, or is not usable as asked.
     """
-    if not study.data.classes:
-        raise SettingsError(
-            "data.classes is empty.",
-            why="Hospitals apart from each other cannot agree on classes by looking.",
-            fix="Name them in data.classes.",
-        )
+    classes = study.named_classes()
     manifest = _plan_hospital(study.data, folder, name, progress)
     pixels = _prepare_pixels(study, manifest, progress)
-    return PreparedStudy(study, manifest, pixels, study.data.classes, (name,))
+    return PreparedStudy(study, manifest, pixels, classes, (name,))
 
 
 def agreed_classes(study: Study, manifest: Manifest) -> tuple[str, ...]:

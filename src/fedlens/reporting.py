@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedlens.arms import FEDERATED
+from fedlens.arm_path import FEDERATED
 from fedlens.coordinator.history import HISTORY_NAME, read_history
 from fedlens.errors import HistoryError
 from fedlens.explain.overlay import overlay

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlens.arms import FEDERATED, arm_folder, train_arm
+from fedlens.arm_path import FEDERATED
+from fedlens.arms import arm_folder, train_arm
 from fedlens.coordinator.history import HISTORY_NAME
 from fedlens.coordinator.rounds import Watch, nobody
 from fedlens.errors import HistoryError

@@ -55,29 +55,39 @@ def seal_federation(
     identities = [load_identity(folders[member.name] / KEY_NAME, member.name) for member in members]
     roster = _roster(folder / ROSTER_NAME, identities, coordinator)
     sealed = [
-        SealedHospital(
-            member,
-            HospitalSeal(
-                identity,
-                roster,
-                study=study.digest(),
-                threshold=threshold,
-                value_bits=study.sealing.value_bits,
-                ledger=load_ledger(folders[member.name], study.digest()),
-            ),
-            folders[member.name],
-        )
+        sealed_hospital(study, member, identity, roster, folders[member.name])
         for member, identity in zip(members, identities, strict=True)
     ]
-    setup = SealingSetup(
-        roster=roster,
-        identity=coordinator,
-        segment=next_segment(folder / SEGMENT_NAME),
-        threshold=threshold,
-        value_bits=study.sealing.value_bits,
-        norm_bound=study.sealing.norm_bound,
-    )
+    setup = SealingSetup.of(study, roster, coordinator, next_segment(folder / SEGMENT_NAME), threshold)
     return sealed, setup
+
+
+def sealed_hospital(
+    study: Study, hospital: Hospital, identity: Identity, roster: Roster, folder: Path
+) -> SealedHospital:
+    """One hospital behind its seal.
+
+    Args:
+        study: The settings.
+        hospital: Trains and measures.
+        identity: Its own.
+        roster: Signed by every hospital.
+        folder: For its ledger and log, at home.
+
+    Raises:
+        ProtocolError: The ledger or roster is not usable.
+        SettingsError: The threshold is not over half of the roster.
+    """
+    digest = study.digest()
+    seal = HospitalSeal(
+        identity,
+        roster,
+        study=digest,
+        threshold=threshold_of(study, len(roster.members)),
+        value_bits=study.sealing.value_bits,
+        ledger=load_ledger(folder, digest),
+    )
+    return SealedHospital(hospital, seal, folder)
 
 
 def load_identity(path: Path, name: str) -> Identity:

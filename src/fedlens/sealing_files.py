@@ -48,6 +48,16 @@ def threshold_of(study: Study, hospitals: int) -> int:
     return wanted
 
 
+def fewest_in_a_sum(study: Study, hospitals: int) -> int:
+    """Fewest hospitals whose numbers come together in a round, sealed or in the clear.
+
+    Raises:
+        ProtocolError: As :func:`threshold_of`.
+        SettingsError: As :func:`threshold_of`.
+    """
+    return threshold_of(study, hospitals) if study.sealed(hospitals) else study.federation.minimum_hospitals
+
+
 def load_roster(path: Path) -> Roster:
     """A roster file; signatures are not checked here.
 

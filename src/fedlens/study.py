@@ -295,6 +295,20 @@ class Study(Settings):
             )
         return self.sealing.mode != "off" and hospitals >= LEAST_SEALED
 
+    def named_classes(self) -> tuple[str, ...]:
+        """The classes, for hospitals that are machines apart.
+
+        Raises:
+            SettingsError: ``data.classes`` is empty.
+        """
+        if not self.data.classes:
+            raise SettingsError(
+                "data.classes is empty.",
+                why="Hospitals apart from each other cannot agree on classes by looking.",
+                fix="Name them in data.classes.",
+            )
+        return self.data.classes
+
     def digest(self) -> str:
         """SHA-256 over every setting that shapes the result; paths, patience and the name are left out."""
         content = self.model_dump(mode="json", exclude={"name", "output", "network", "compare"})

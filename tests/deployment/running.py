@@ -17,12 +17,12 @@ from typing import Any
 
 import psutil
 
-from fedlens.arms import FEDERATED, train_arm
+from fedlens.arm_path import FEDERATED, arm_path
+from fedlens.arms import train_arm
 from fedlens.coordinator.checkpoints import read_checkpoint
 from fedlens.coordinator.history import Event, read_history
 from fedlens.deployment.kit import Kit, open_kit, read_kit
 from fedlens.deployment.session import ENDED, Session
-from fedlens.deployment.study_run import arm_folder
 from fedlens.preparation import prepare
 from fedlens.protocol.messages import Parameters
 from fedlens.study import Study
@@ -243,7 +243,7 @@ class RunningFederation:
 
     def arm(self, study: Study) -> Path:
         """Where the coordinator keeps history and checkpoints of a study."""
-        return arm_folder(self.coordinator / "studies" / study.name, study)
+        return arm_path(self.coordinator / "studies" / study.name, study)
 
     def history(self, study: Study) -> list[Event]:
         """All events so far."""

@@ -19,6 +19,7 @@ from nvflare.fuel.hci.server.authz import PreAuthzReturnCode
 from nvflare.fuel.hci.server.constants import ConnProps
 from nvflare.private.fed.server.server_cmd_modules import ServerCommandModules
 
+from fedlens.arm_path import arm_path
 from fedlens.coordinator.checkpoints import checkpoint_path
 from fedlens.coordinator.history import HISTORY_NAME, Event, read_history
 from fedlens.deployment import desk as desks
@@ -27,7 +28,7 @@ from fedlens.deployment.desk import Answer, CellCarrier, Desk
 from fedlens.deployment.headers import CHANNEL, STATE
 from fedlens.deployment.kit import Kit
 from fedlens.deployment.notices import notices_path
-from fedlens.deployment.study_run import SUBMISSION_NAME, Standing, arm_folder, study_folder
+from fedlens.deployment.study_run import SUBMISSION_NAME, Standing, study_folder
 from fedlens.engines import nvflare
 from fedlens.errors import DeploymentError, HistoryError, ProtocolError, RoundError
 from fedlens.protocol.codec import encode
@@ -333,7 +334,7 @@ def test_after_a_restart_the_history_says_where_studies_stand(bench: Bench) -> N
     bench.carrier.away = {"north"}
     bench.submit("never")
     bench.wait("waiting", name="never")
-    history = arm_folder(study_folder(bench.kit, "half"), quick_submission("half").study) / HISTORY_NAME
+    history = arm_path(study_folder(bench.kit, "half"), quick_submission("half").study) / HISTORY_NAME
     history.write_text("".join(history.read_text().splitlines(keepends=True)[:-1]))
 
     bench.restart()
@@ -371,7 +372,7 @@ def test_results_are_fetched_in_pieces(bench: Bench, file: str, monkeypatch: pyt
         size, name = piece["size"], piece["name"]
         assert 0 < len(base64.b64decode(piece["content"])) <= 300
         content += base64.b64decode(piece["content"])
-    arm = arm_folder(study_folder(bench.kit, "tiny"), quick_submission().study)
+    arm = arm_path(study_folder(bench.kit, "tiny"), quick_submission().study)
     number = {"rounds": 2, "best_round": status["events"][-1]["best_round"]}.get(file, 0)
     path = checkpoint_path(arm, number) if number else arm / HISTORY_NAME
     assert (content, name) == (path.read_bytes(), path.name)

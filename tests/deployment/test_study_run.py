@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from fedlens.arms import FEDERATED, train_arm
+from fedlens.arm_path import FEDERATED
+from fedlens.arms import train_arm
 from fedlens.coordinator.checkpoints import latest, read_checkpoint
 from fedlens.coordinator.history import Event, read_history
 from fedlens.deployment import study_run

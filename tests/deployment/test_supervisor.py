@@ -198,7 +198,7 @@ def test_pauses_grow_to_a_bound_and_shrink_after_a_steady_run(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    child = supervisors._Child("service", [sys.executable, "-S", "-c", "0"], {}, kit.folder / "log")
+    child = supervisors._Child("service", [sys.executable, "-S", "-c", "0"], kit.folder / "log")
     pauses: list[float] = []
 
     def run(seconds: float) -> None:

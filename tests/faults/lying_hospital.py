@@ -19,7 +19,7 @@ from fedlens.deployment.flare_config import write_hospital_config
 from fedlens.deployment.kit import Kit, open_kit
 from fedlens.deployment.membership import Membership
 from fedlens.deployment.service import serve
-from fedlens.deployment.supervisor import _flare, _supervise
+from fedlens.deployment.supervisor import _supervise, client_command
 from fedlens.hospital.hospital import Hospital, LocalTraining
 from fedlens.progress import Progress
 from fedlens.protocol.codec import decode, encode, kind_of
@@ -96,14 +96,8 @@ def main(arguments: list[str]) -> None:
         os.umask(0o077)
         serve(kit, Liar(kit, Path(data), json.loads(lies)).answer)
     write_hospital_config(kit.folder)
-    client = [
-        *_flare(kit, "client.client_train", "fed_client.json"),
-        f"uid={kit.name}",
-        f"org={kit.organisation}",
-        "config_folder=",
-    ]
     liar = [sys.executable, __file__, folder, data, lies, "--service"]
-    _supervise(kit, {"service": liar, "flare": client}, print)
+    _supervise(kit, {"service": liar, "flare": client_command(kit)}, print)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from rich.table import Table
 import fedlens
 from fedlens.cli.output import JsonOption, show, table
 from fedlens.errors import SettingsError
-from fedlens.reports.absence import left_out
+from fedlens.reports.absence import absences, left_out
 from fedlens.status import status_of
 
 _ROUNDS = 10
@@ -82,8 +82,7 @@ def _told(one: fedlens.RunStatus) -> list[str | Table]:
 
 def _why(failure: dict[str, Any]) -> str:
     """The reason of a failed round, with every hospital that did not answer."""
-    away = {**failure.get("missing", {}), **failure.get("refused", {})}
-    return " ".join([failure["reason"], *(f"{name}: {reason}" for name, reason in away.items())])
+    return " ".join([failure["reason"], *(f"{away.hospital}: {away.reason}" for away in absences(failure))])
 
 
 def _travel(status: fedlens.RunStatus) -> str:

@@ -90,6 +90,11 @@ def latest(folder: Path) -> Path | None:
     return found[max(found)] if found else None
 
 
+def last_round(folder: Path) -> int:
+    """Rounds done, by the checkpoints of a run folder; 0 where there is none."""
+    return max(_checkpoints(folder), default=0)
+
+
 def check_same_study(state: RunState, path: Path, *, study: str, fingerprint: str) -> None:
     """Refuse to go on from a checkpoint under other settings.
 

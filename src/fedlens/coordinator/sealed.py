@@ -43,6 +43,7 @@ from fedlens.protocol.totals import (
     value_names,
 )
 from fedlens.protocol.vectors import Opened
+from fedlens.study import Study
 
 Request = TrainRequest | EvaluateRequest | EnrolRequest
 
@@ -66,6 +67,14 @@ class SealingSetup:
     threshold: int
     value_bits: int
     norm_bound: float = 0.0
+
+    @classmethod
+    def of(
+        cls, study: Study, roster: Roster, identity: Identity, segment: int, threshold: int
+    ) -> SealingSetup:
+        """What a study's sealing settings come to."""
+        sealing = study.sealing
+        return cls(roster, identity, segment, threshold, sealing.value_bits, sealing.norm_bound)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from nvflare.fuel.hci.server.authz import PreAuthzReturnCode
 from nvflare.fuel.hci.server.constants import ConnProps
 from nvflare.private.fed.server.server_cmd_modules import ServerCommandModules
 
+from fedlens.arm_path import arm_path
+from fedlens.coordinator.checkpoints import checkpoint_path
 from fedlens.coordinator.history import HISTORY_NAME, Event, read_history
 from fedlens.deployment.flare_config import COMMAND
 from fedlens.deployment.gate import guard_coordinator
@@ -35,8 +37,8 @@ from fedlens.deployment.kit import Kit, open_kit
 from fedlens.deployment.notices import tell
 from fedlens.deployment.study_run import (
     SUBMISSION_NAME,
+    Standing,
     StudyRun,
-    arm_folder,
     keep_submission,
     study_folder,
 )
@@ -44,6 +46,7 @@ from fedlens.deployment.submission import Submission
 from fedlens.engines.nvflare import Headers
 from fedlens.errors import DeploymentError, FedLensError, RoundError
 from fedlens.protocol.codec import decode
+from fedlens.status import status_of
 
 FETCH_BYTES = 2 << 20
 _MOST_SUBMISSION = 2 << 30
@@ -152,23 +155,20 @@ class Desk(FLComponent):  # type: ignore[misc]
         return {"study": name, "digest": run.study.digest(), "fingerprint": run.submission.fingerprint}
 
     def _stop(self, name: str) -> Answer:
-        run = self._run
-        if run is None or not run.is_alive() or run.study.name != name:
+        run = self._run_of(name)
+        if run is None or not run.is_alive():
             raise RoundError(f"Study {name} is not running.")
         run.stop()
         return {}
 
     def _status(self, name: str, since: int = 0) -> Answer:
         """State, progress, and the history from event ``since`` on."""
-        run = self._run
-        told: Answer | None = None
-        if run is not None and run.study.name == name:
-            # Before the history: whoever is told of the end must have been told of every event.
-            told, arm = dataclasses.asdict(run.standing), run.arm
-        else:
-            arm = self._arm(name)
+        run = self._run_of(name)
+        # Before the history: whoever is told of the end must have been told of every event.
+        told = dataclasses.asdict(run.standing) if run else None
+        arm = self._arm(name)
         events = read_history(arm) if (arm / HISTORY_NAME).exists() else []
-        told = told or _interrupted(events)
+        told = told or dataclasses.asdict(_left(arm, events))
         return {**told, "study": name, "events": events[since:], "count": len(events)}
 
     def _studies(self) -> Answer:
@@ -182,7 +182,7 @@ class Desk(FLComponent):  # type: ignore[misc]
         ended = next((event for event in events if event["event"] == "end"), None)
         for key in ("rounds", "best_round"):
             if ended is not None:
-                files[key] = arm / "rounds" / f"round-{ended[key]:04d}.safetensors"
+                files[key] = checkpoint_path(arm, ended[key])
         if file not in files:
             raise RoundError(f"Study {name} has no {file[:40]} to fetch.", why="It has not finished.")
         with files[file].open("rb") as stream:
@@ -194,9 +194,16 @@ class Desk(FLComponent):  # type: ignore[misc]
             "name": files[file].name,
         }
 
+    def _run_of(self, name: str) -> StudyRun | None:
+        """The study's thread, at work or ended, if it is the last one begun here."""
+        run = self._run
+        return run if run is not None and run.study.name == name else None
+
     def _arm(self, name: str) -> Path:
+        if run := self._run_of(name):
+            return run.arm
         folder = self._folder(name)
-        return arm_folder(folder, decode((folder / SUBMISSION_NAME).read_bytes(), Submission).study)
+        return arm_path(folder, decode((folder / SUBMISSION_NAME).read_bytes(), Submission).study)
 
     def _folder(self, name: str) -> Path:
         known = self._names()
@@ -258,12 +265,11 @@ class _Commands(CommandModule):  # type: ignore[misc]
         conn.append_string(json.dumps(answer))
 
 
-def _interrupted(events: list[Event]) -> Answer:
+def _left(arm: Path, events: list[Event]) -> Standing:
     """Standing of a study that no thread is at, by its history alone."""
-    last = events[-1]["event"] if events else ""
-    state = {"end": "finished", "failed": "failed"}.get(last, "interrupted")
-    reason = str(events[-1].get("reason", "")) if last == "failed" else ""
-    return {"state": state, "reason": reason, "step": "", "done": 0, "total": 0, "hospitals": {}}
+    left = status_of(arm, events)
+    state = "interrupted" if left.state == "running" else left.state
+    return Standing(state, left.reason if state == "failed" else "")
 
 
 def _kit_folder(fl_ctx: FLContext) -> Path:

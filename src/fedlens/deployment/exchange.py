@@ -16,7 +16,6 @@ fingerprint on the phone vouches for the whole file.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedlens.deployment.envelope import content_digest
 from fedlens.deployment.kit import organisation
 from fedlens.deployment.members import MEMBERS_NAME, Members
 from fedlens.errors import DeploymentError, ProtocolError
@@ -83,7 +83,7 @@ def encode_request(federation: str, identity: Identity, flare: bytes) -> bytes:
             "federation": federation,
             "name": identity.name,
             "key": identity.public().hex(),
-            "flare": _digest(flare),
+            "flare": content_digest(flare),
         }
     )
     return _zip(
@@ -108,7 +108,7 @@ def read_request(path: Path) -> Request:
             key=bytes.fromhex(content["key"]),
             flare=entries[FLARE_NAME],
         )
-        if content["flare"] != _digest(request.flare):
+        if content["flare"] != content_digest(request.flare):
             raise ValueError("FLARE's part is not the one it was signed with")
         # Any key will do as the coordinator's: only the hospital's own signature is looked at.
         Roster.draft({request.name: request.key}, request.key).verify(
@@ -135,7 +135,7 @@ def encode_approval(identity: Identity, approval: Approval) -> bytes:
             "host": approval.host,
             "port": approval.port,
             "authority": approval.authority,
-            "files": {entry: _digest(data) for entry, data in entries.items()},
+            "files": {entry: content_digest(data) for entry, data in entries.items()},
         }
     )
     signature = identity.sign("approval", content)
@@ -161,7 +161,7 @@ def read_approval(path: Path) -> Approval:
         if content["federation"] != members.federation:
             raise ValueError("its members are of another federation")
         for entry in (MEMBERS_NAME, FLARE_NAME):
-            if content["files"][entry] != _digest(entries[entry]):
+            if content["files"][entry] != content_digest(entries[entry]):
                 raise ValueError(f"{entry} is not the one it was signed with")
         return Approval(
             name=str(content["name"]),
@@ -238,7 +238,3 @@ def _parsed(text: bytes) -> dict[str, Any]:
 
 def _json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, indent=2).encode() + b"\n"
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -23,14 +23,13 @@ from fedlens.engines.local import Member
 from fedlens.errors import ProtocolError
 from fedlens.files import remove_parts, write_bytes
 from fedlens.hospital.hospital import Hospital
-from fedlens.hospital.sealed import SealedHospital, load_ledger
 from fedlens.preparation import prepare_hospital
 from fedlens.progress import Progress, silent
 from fedlens.protocol.codec import decode, encode, kind_of
 from fedlens.protocol.messages import Joined, JoinRequest
 from fedlens.protocol.roster import Roster
-from fedlens.protocol.sealed_hospital import HospitalSeal
-from fedlens.sealing_files import threshold_of
+from fedlens.sealing import sealed_hospital
+from fedlens.sealing_files import fewest_in_a_sum
 from fedlens.settings import validated
 from fedlens.study import Study
 
@@ -84,11 +83,12 @@ class Membership:
         """
         self._progress = progress
         try:
-            if kind_of(request) == JoinRequest.kind:
+            kind = kind_of(request)
+            if kind == JoinRequest.kind:
                 return encode(self._join(decode(request, JoinRequest)))
             member = self._member(study)
             answer = member.handle(request, own)
-            tell(self._kit.folder, f"answered {kind_of(request)} of study {self._joined[study].study.name}")
+            tell(self._kit.folder, f"answered {kind} of study {self._joined[study].study.name}")
             return answer
         finally:
             self._progress = silent
@@ -103,7 +103,8 @@ class Membership:
             joined.member = joined.hospital
         elif request.signatures:
             roster.check()
-            joined.member = self._sealed(study, joined.hospital, roster)
+            home, identity = self._home(request.study), self._kit.identity()
+            joined.member = sealed_hospital(study, joined.hospital, identity, roster, home)
         # One study's images are held at a time.
         self._joined = {request.study: joined}
         if joined.member is not None:
@@ -148,10 +149,9 @@ class Membership:
     def _check_policy(self, study: Study, request: JoinRequest) -> None:
         """With every message: whoever changes the policy is obeyed at once."""
         hospitals = len(request.hospitals)
-        sealed = study.sealed(hospitals)
-        fewest = threshold_of(study, hospitals) if sealed else study.federation.minimum_hospitals
+        fewest = fewest_in_a_sum(study, hospitals)
         policy = load_policy(self._kit.policy)
-        check_policy(policy, study, request.fingerprint, fewest=fewest, sealed=sealed)
+        check_policy(policy, study, request.fingerprint, fewest=fewest, sealed=study.sealed(hospitals))
 
     def _agreed_roster(self, request: JoinRequest) -> Roster:
         """The study's roster, whose keys must all be those that this hospital's own list names."""
@@ -186,18 +186,6 @@ class Membership:
         hospital = build_hospital(study, name, splits, home, classes=prepared.classes, progress=self._report)
         hospital.check(request.study, request.fingerprint)
         return _Joined(study, hospital, None)
-
-    def _sealed(self, study: Study, hospital: Hospital, roster: Roster) -> SealedHospital:
-        home = self._home(study.digest())
-        seal = HospitalSeal(
-            self._kit.identity(),
-            roster,
-            study=study.digest(),
-            threshold=threshold_of(study, len(roster.members)),
-            value_bits=study.sealing.value_bits,
-            ledger=load_ledger(home, study.digest()),
-        )
-        return SealedHospital(hospital, seal, home)
 
     def _report(self, step: str, done: int, total: int) -> None:
         self._progress(step, done, total)

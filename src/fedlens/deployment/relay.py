@@ -70,7 +70,7 @@ class Errand(threading.Thread):
         blobs: The message.
     """
 
-    def __init__(self, service: Path, name: str, header: dict[str, Any], *blobs: bytes) -> None:
+    def __init__(self, service: Path, name: str, header: dict[str, Any], *blobs: bytes | memoryview) -> None:
         super().__init__(name=f"errand {name}", daemon=True)
         self._service = service
         self._header = header
@@ -143,7 +143,6 @@ class Relay(FLComponent):  # type: ignore[misc]
         self._lock = threading.Lock()
         self._errand: Errand | None = None
         self._service = Path()
-        self._kit = Path()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """FLARE tells that the client has started or lost its way."""
@@ -152,7 +151,7 @@ class Relay(FLComponent):  # type: ignore[misc]
             guard_hospital(fl_ctx.get_engine().get_cell())
         elif event_type == EventType.SYSTEM_START:
             kit = read_kit(Path(str(fl_ctx.get_prop(FLContextKey.WORKSPACE_ROOT))).resolve().parent)
-            self._kit, self._service = kit.folder, kit.socket
+            self._service = kit.socket
             cell = fl_ctx.get_engine().get_cell()
             cell.register_request_cb(channel=CHANNEL, topic="*", cb=self.receive)
             tell(kit.folder, f"connected to the coordinator at {kit.host}:{kit.port}")
@@ -184,7 +183,7 @@ class Relay(FLComponent):  # type: ignore[misc]
             content = memoryview(message.payload or b"")
             cut = len(content) - int(message.get_header(OWN, 0))
             header = {ERRAND: name, **{key: str(message.get_header(key)) for key in (STUDY, SIGNATURE)}}
-            self._errand = Errand(self._service, name, header, bytes(content[:cut]), bytes(content[cut:]))
+            self._errand = Errand(self._service, name, header, content[:cut], content[cut:])
             self._errand.start()
             return self._errand
 

@@ -43,14 +43,13 @@ _SECONDS = 0.5
 Answer = Callable[[str, bytes, bytes, Progress], bytes]
 
 
-def serve(kit: Kit, answer: Answer, *, once: bool = False) -> None:
+def serve(kit: Kit, answer: Answer) -> None:
     """Answer the relay's messages until the process ends.
 
     Args:
         kit: The hospital's.
         answer: Takes the study's digest, the request, what is for this hospital only, and a callback
             for progress.
-        once: End after one message.
     """
     with listen(kit.socket) as server:
         tell(kit.folder, f"service of {kit.name} is ready")
@@ -58,8 +57,6 @@ def serve(kit: Kit, answer: Answer, *, once: bool = False) -> None:
             connection, _ = server.accept()
             with connection:
                 _attend(kit, answer, connection)
-            if once:
-                return
 
 
 def _attend(kit: Kit, answer: Answer, connection: socket.socket) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fedlens.arm_path import arm_path
 from fedlens.coordinator.checkpoints import read_checkpoint
 from fedlens.coordinator.history import Event
 from fedlens.deployment.kit import Kit
@@ -162,17 +163,12 @@ def make_submission(study: Study) -> Submission:
     Raises:
         SettingsError: ``data.classes`` is empty.
     """
-    if not study.data.classes:
-        raise SettingsError(
-            "data.classes is empty.",
-            why="Hospitals apart from each other cannot agree on classes by looking.",
-            fix="Name them in data.classes.",
-        )
+    classes = study.named_classes()
     from fedlens.arms import initial_network
     from fedlens.models.fingerprint import fingerprint
     from fedlens.models.parameters import buffer_names, norm_names, to_parameters
 
-    network = initial_network(study, classes=len(study.data.classes))
+    network = initial_network(study, classes=len(classes))
     return Submission(
         settings=portable_settings(study),
         fingerprint=fingerprint(network),
@@ -191,14 +187,12 @@ def collect_results(session: Session, study: Study, folder: Path, progress: Prog
         RoundError: It has not finished.
         HistoryError: The folder holds a run of this machine.
     """
-    from fedlens.arms import initial_network
     from fedlens.federation_report import write_federation_report
     from fedlens.imaging.preprocess import digest
     from fedlens.models.checkpoint import Contract, save_checkpoint
-    from fedlens.models.fingerprint import fingerprint
     from fedlens.run_folder import MODEL_NAME, keep_study
 
-    arm = folder / f"seed-{study.seed}" / "federated"
+    arm = arm_path(folder, study)
     which = "best_round" if study.training.patience else "rounds"
     if (arm / "rounds").is_dir():
         raise HistoryError(
@@ -215,7 +209,7 @@ def collect_results(session: Session, study: Study, folder: Path, progress: Prog
         classes=study.data.classes,
         preprocess=study.preprocess,
         preprocess_digest=digest(study.preprocess),
-        fingerprint=fingerprint(initial_network(study, classes=len(study.data.classes))),
+        fingerprint=state.fingerprint,
         study=study.digest(),
         round=state.round,
     )

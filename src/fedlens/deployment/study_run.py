@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedlens.arm_path import arm_path
+from fedlens.coordinator.checkpoints import last_round
 from fedlens.coordinator.gathering import Gathering
 from fedlens.coordinator.history import Event
 from fedlens.coordinator.plain import PlainGathering
@@ -26,12 +28,11 @@ from fedlens.protocol.roster import Roster
 from fedlens.sealing_files import (
     ROSTER_NAME,
     SEGMENT_NAME,
+    fewest_in_a_sum,
     load_roster,
     next_segment,
     save_roster,
-    threshold_of,
 )
-from fedlens.study import Study
 
 SUBMISSION_NAME = "submission.bin"
 LOG_NAME = "study.log"
@@ -47,7 +48,7 @@ class Standing:
     """Where a study stands at this moment; what it did stands in its history.
 
     Attributes:
-        state: ``waiting``, ``running``, ``finished``, ``stopped`` or ``failed``.
+        state: ``waiting``, ``running``, ``finished``, ``stopped``, ``failed`` or ``interrupted``.
         reason: Why it waits or ended.
         step: What is going on.
         done: How far that is.
@@ -66,11 +67,6 @@ class Standing:
 def study_folder(kit: Kit, name: str) -> Path:
     """Where the coordinator keeps a study."""
     return kit.studies / name
-
-
-def arm_folder(folder: Path, study: Study) -> Path:
-    """History, checkpoints and roster of a study's one arm, laid out as in any run folder."""
-    return folder / f"seed-{study.seed}" / "federated"
 
 
 class StudyRun(threading.Thread):
@@ -94,8 +90,8 @@ class StudyRun(threading.Thread):
 
     @property
     def arm(self) -> Path:
-        """See :func:`arm_folder`."""
-        return arm_folder(self.folder, self.study)
+        """History, checkpoints and roster of the study's one arm, laid out as in any run folder."""
+        return arm_path(self.folder, self.study)
 
     def stop(self) -> None:
         """End it at the next chance; it can be resumed."""
@@ -154,7 +150,7 @@ class StudyRun(threading.Thread):
                     progress=self._progress,
                 )
             except NotEnoughHospitalsError as error:
-                done = self._rounds_done()
+                done = last_round(self.arm)
                 tries = tries + 1 if done == before else 1
                 before = done
                 if tries == _TRIES:
@@ -170,10 +166,6 @@ class StudyRun(threading.Thread):
             members.key(name)
         return tuple(name for name in members.hospitals if name in self.study.hospitals.names)
 
-    def _rounds_done(self) -> int:
-        paths = (self.arm / "rounds").glob("round-*.safetensors")
-        return max((int(path.stem.removeprefix("round-")) for path in paths), default=0)
-
     def _joined(self, engine: FlareEngine, members: Roster) -> Roster:
         """The roster with every hospital's signature; all hospitals that are there have seen it."""
         path = self.arm / ROSTER_NAME
@@ -186,11 +178,11 @@ class StudyRun(threading.Thread):
             )
         first = not path.exists()
         unsigned = tuple(name for name in roster.members if name not in roster.signatures)
-        self._await(engine, unsigned, len(unsigned))
-        for joined in self._join(engine, unsigned, roster):
-            roster = Roster(
-                roster.members, roster.coordinator, {**roster.signatures, joined.hospital: joined.signature}
-            )
+        if unsigned:
+            self._await(engine, unsigned, len(unsigned))
+            answers = self._join(engine, unsigned, roster)
+            signed = {joined.hospital: joined.signature for joined in answers}
+            roster = Roster(roster.members, roster.coordinator, {**roster.signatures, **signed})
         roster.check()
         present = self._await(engine, engine.hospitals, len(engine.hospitals) if first else self._fewest())
         self._join(engine, present, roster)
@@ -223,24 +215,15 @@ class StudyRun(threading.Thread):
         settings = self.submission.coordinator_settings()
         if not self.study.sealed(len(roster.members)):
             return PlainGathering(settings, engine)
-        setup = SealingSetup(
-            roster=roster,
-            identity=self._kit.identity(),
-            # Of the kit, not of the study: the same settings may come again under another name, and
-            # hospitals, which know a study by its settings, refuse a segment that they have seen.
-            segment=next_segment(self._kit.folder / SEGMENT_NAME),
-            threshold=self._fewest(),
-            value_bits=self.study.sealing.value_bits,
-            norm_bound=self.study.sealing.norm_bound,
-        )
+        # Of the kit, not of the study: the same settings may come again under another name, and
+        # hospitals, which know a study by its settings, refuse a segment that they have seen.
+        segment = next_segment(self._kit.folder / SEGMENT_NAME)
+        setup = SealingSetup.of(self.study, roster, self._kit.identity(), segment, self._fewest())
         return SealedGathering(settings, engine, setup)
 
     def _fewest(self) -> int:
         """Hospitals that a round takes."""
-        count = len(self.study.hospitals.names)
-        if self.study.sealed(count):
-            return threshold_of(self.study, count)
-        return self.study.federation.minimum_hospitals
+        return fewest_in_a_sum(self.study, len(self.study.hospitals.names))
 
     def _wait_for_enough(self, engine: FlareEngine, error: NotEnoughHospitalsError) -> None:
         self.standing.reason = str(error)

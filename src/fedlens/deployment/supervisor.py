@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -46,12 +46,11 @@ class _Child:
 
     name: str
     command: Sequence[str]
-    environment: Mapping[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     failures: int = 0
-    due: float = field(default=0.0)
+    due: float = 0.0
 
     def start(self) -> None:
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,7 +60,7 @@ class _Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **_ENVIRONMENT},
                 preexec_fn=_be_a_child,  # noqa: PLW1509 (this process has one thread)
             )
         self.started = time.monotonic()
@@ -80,13 +79,7 @@ def run_hospital(kit: Kit, data: Path, say: Say) -> None:
     """
     write_hospital_config(kit.folder)
     service = [sys.executable, "-m", "fedlens.deployment.service", str(kit.folder), str(data)]
-    client = [
-        *_flare(kit, "client.client_train", "fed_client.json"),
-        f"uid={kit.name}",
-        f"org={kit.organisation}",
-        "config_folder=",
-    ]
-    _supervise(kit, {"service": service, "flare": client}, say)
+    _supervise(kit, {"service": service, "flare": client_command(kit)}, say)
 
 
 def run_coordinator(kit: Kit, say: Say) -> None:
@@ -102,8 +95,12 @@ def run_coordinator(kit: Kit, say: Say) -> None:
 
 def coordinator_command(kit: Kit) -> list[str]:
     """The command that is FLARE's server, on the configuration that lies in the kit."""
-    server = _flare(kit, "server.server_train", "fed_server.json")
-    return [*server, f"org={kit.organisation}", "config_folder="]
+    return _flare(kit, "server.server_train", "fed_server.json")
+
+
+def client_command(kit: Kit) -> list[str]:
+    """The command that is FLARE's client, on the configuration that lies in the kit."""
+    return [*_flare(kit, "client.client_train", "fed_client.json"), f"uid={kit.name}"]
 
 
 def _refuse_taken_port(port: int) -> None:
@@ -128,14 +125,14 @@ def _flare(kit: Kit, module: str, config: str) -> list[str]:
         config,
         "--set",
         "secure_train=true",
+        f"org={kit.organisation}",
+        "config_folder=",
     ]
 
 
 def _supervise(kit: Kit, commands: Mapping[str, Sequence[str]], say: Say) -> None:
     logs = kit.folder / "logs"
-    children = [
-        _Child(name, command, _ENVIRONMENT, logs / f"{name}.log") for name, command in commands.items()
-    ]
+    children = [_Child(name, command, logs / f"{name}.log") for name, command in commands.items()]
     with _alone(kit), _interruptible() as interrupted:
         notices_path(kit.folder).unlink(missing_ok=True)
         read = 0
@@ -186,9 +183,10 @@ def _end(children: Sequence[_Child]) -> None:
 
 def _pass_on(kit: Kit, read: int, say: Say) -> int:
     """Say what the processes had to tell since; returns how much was read."""
-    path = notices_path(kit.folder)
     try:
-        content = path.read_bytes()[read:]
+        with notices_path(kit.folder).open("rb") as stream:
+            stream.seek(read)
+            content = stream.read()
     except FileNotFoundError:
         return read
     whole = content[: content.rfind(b"\n") + 1]
