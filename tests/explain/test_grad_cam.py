@@ -44,6 +44,7 @@ def _inputs(count: int = 4, *, size: int = _SIZE) -> Tensor:
 # where networks are cut.
 _LATE_LAYER = {
     "efdl-cnn": "stages.4",
+    "efdl-cnn-fine": "join",
     "densenet121": "rectifier",
     "resnet18": "body.7",
     "efficientnet-b0": "body.8",
@@ -51,6 +52,7 @@ _LATE_LAYER = {
 }
 _EARLY_LAYER = {
     "efdl-cnn": "stages.2",
+    "efdl-cnn-fine": "stages.0",
     "densenet121": "body.denseblock3",
     "resnet18": "body.6",
     "efficientnet-b0": "body.4.4",

@@ -20,6 +20,7 @@ _CNN = [
 ]  # fmt: skip
 _SUITABLE = {
     "efdl-cnn": [*_CNN, "guided-grad-cam"],
+    "efdl-cnn-fine": [*_CNN, "guided-grad-cam"],
     "densenet121": [*_CNN, "guided-grad-cam"],
     "resnet18": [*_CNN, "guided-grad-cam"],
     "efficientnet-b0": _CNN,

@@ -100,13 +100,19 @@ def test_seed_decides_the_weights_and_global_randomness_is_left_alone(name: str)
 
 
 @pytest.mark.parametrize("size", [16, 17, 33, 128])
-def test_efdl_cnn_takes_any_size_from_16(size: int) -> None:
-    network = _build("efdl-cnn", channels=3, size=size)
+@pytest.mark.parametrize("name", ["efdl-cnn", "efdl-cnn-fine"])
+def test_efdl_cnn_takes_any_size_from_16(name: str, size: int) -> None:
+    network = _build(name, channels=3, size=size)
     assert network(torch.zeros(2, 3, size, size)).shape == (2, 3)
 
 
-def test_efdl_cnn_has_the_size_it_is_documented_with() -> None:
-    assert sum(weight.numel() for weight in _build("efdl-cnn", channels=3).parameters()) == 1_198_755
+@pytest.mark.parametrize(
+    ("name", "weights", "side"), [("efdl-cnn", 1_198_755, 8), ("efdl-cnn-fine", 1_379_747, 16)]
+)
+def test_efdl_cnn_has_the_size_and_the_maps_it_is_documented_with(name: str, weights: int, side: int) -> None:
+    network = _build(name, channels=3, size=128)
+    assert sum(weight.numel() for weight in network.parameters()) == weights
+    assert network.features(torch.zeros(2, 3, 128, 128)).shape[2:] == (side, side)
 
 
 def test_dropout_setting_reaches_the_network() -> None:

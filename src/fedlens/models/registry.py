@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from fedlens.errors import SettingsError
-from fedlens.models.efdl_cnn import EfdlCnn
+from fedlens.models.efdl_cnn import EfdlCnn, FineEfdlCnn
 from fedlens.models.monai_networks import DenseNet121, EfficientNetB0, ResNet18
 from fedlens.models.network import Network
 from fedlens.models.vision_transformer import PATCH, VisionTransformer
@@ -38,6 +38,7 @@ class _Entry:
 
 _NETWORKS = {
     "efdl-cnn": _Entry(EfdlCnn, "bfloat16"),
+    "efdl-cnn-fine": _Entry(FineEfdlCnn, "bfloat16"),
     "densenet121": _Entry(DenseNet121, "bfloat16", smallest=32),
     "resnet18": _Entry(ResNet18, "bfloat16", smallest=32),
     "efficientnet-b0": _Entry(EfficientNetB0, "float32", smallest=32),
@@ -75,7 +76,7 @@ def build_network(
             why=f"It takes images of {entry.smallest} pixels or more{multiple}.",
             fix="Set preprocess.size = 224, or choose another network.",
         )
-    options = {"dropout": settings.dropout} if entry.build is EfdlCnn else {}
+    options = {"dropout": settings.dropout} if entry.build in (EfdlCnn, FineEfdlCnn) else {}
     # torch.manual_seed would also reseed the accelerators, which fork_rng is not asked to restore.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
