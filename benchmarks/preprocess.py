@@ -28,7 +28,7 @@ from monai.transforms import (
     ScaleIntensityRangePercentiles,
 )
 
-from fedlens.imaging.augment import augment
+from fedlens.imaging.augment import draw_warps, warp
 from fedlens.imaging.formats import read_image
 from fedlens.imaging.preprocess import preprocess, to_input
 from fedlens.study import AugmentSettings, PreprocessSettings
@@ -127,7 +127,7 @@ def augmentation() -> dict[str, float]:
         spans = []
         for _ in range(ROUNDS):
             began = time.perf_counter()
-            augmented = augment(pixels, AugmentSettings(), rng, free_rotation=free)
+            augmented = warp(pixels, draw_warps(pixels.shape[1], AugmentSettings(), rng, free))
             middle = time.perf_counter()
             to_input(torch.from_numpy(augmented))
             spans.append((middle - began, time.perf_counter() - middle))

@@ -20,6 +20,9 @@ from fedlens.settings import Settings, load_settings
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 PAPER_SHARES = (5000, 6000, 6500, 5401)
 ROBUST_STRATEGIES = ("median", "trimmed-mean", "krum")
+SMALLEST_FIELD = 32
+"""Side of the smallest image, pixels, in which a body or lesion field can be found."""
+
 LEAST_SEALED = 3
 """Fewest hospitals whose sum hides what each of them added."""
 
@@ -110,7 +113,8 @@ class ModelSettings(Settings):
     """Which network.
 
     Attributes:
-        name: ``efdl-cnn`` (the paper's), ``densenet121``, ``resnet18``, ``efficientnet-b0``, ``vit``.
+        name: ``efdl-cnn`` (the paper's), ``efdl-cnn-fine`` (the same with maps twice as fine),
+            ``densenet121``, ``resnet18``, ``efficientnet-b0``, ``vit``.
         start: Starting weights: a checkpoint folder or safetensors file; relative to the study file.
         dropout: Before the last layer of ``efdl-cnn``.
     """
@@ -208,6 +212,35 @@ class SealingSettings(Settings):
     norm_bound: float = Field(default=0.0, ge=0)
 
 
+class ExplanationSettings(Settings):
+    """How saliency maps are made and measured in every hospital, and how much training minds them.
+
+    The losses act in the arms ``explainable`` and ``explainable-...`` of a comparison, and in ``fedlens run``
+    and ``fedlens submit``; other arms train without them.
+
+    Attributes:
+        method: How the maps of rounds and reports are made; ``fedlens explain --help`` names what there is.
+        every: Rounds between measurements of maps on validation images; 0 measures after the last round only.
+        measures: ``quick`` takes localisation, straying and mirrored maps; ``full`` adds faithfulness and
+            robustness, some 200 passes an image; ``none`` measures nothing.
+        outline_loss: Weight of the loss on heat outside an expert's outline, where an image has one.
+        field_loss: Weight of the loss on heat outside the body or skin.
+        consistency_loss: Weight of the loss between the map of a mirrored image and the mirrored map.
+        outlines_at: Hospitals whose outlines the loss uses; all that have any where empty.
+        weighting: How a hospital's update counts in the average: by its ``images``, or less where its own
+            maps stray from the body (``explanations``).
+    """
+
+    method: str = "grad-cam"
+    every: int = Field(default=0, ge=0)
+    measures: Literal["none", "quick", "full"] = "quick"
+    outline_loss: float = Field(default=0.0, ge=0)
+    field_loss: float = Field(default=0.0, ge=0)
+    consistency_loss: float = Field(default=0.0, ge=0)
+    outlines_at: tuple[str, ...] = ()
+    weighting: Literal["images", "explanations"] = "images"
+
+
 class NetworkSettings(Settings):
     """How patient the coordinator is where hospitals are machines apart; plays no part on one machine.
 
@@ -227,17 +260,25 @@ class CompareSettings(Settings):
     """What ``fedlens compare`` runs.
 
     Attributes:
-        arms: Arms to train.
+        arms: Arms to train. ``explainable`` is ``federated`` with what ``explanation`` switches on, or with
+            what is recommended where it switches on nothing; ``explainable-...`` tries one idea alone.
         seeds: One whole comparison for each.
         bootstrap: Resamples of the 95 % intervals.
     """
 
-    arms: tuple[Literal["local", "central", "federated", "explainable"], ...] = (
-        "local",
-        "central",
-        "federated",
-        "explainable",
-    )
+    arms: tuple[
+        Literal[
+            "local",
+            "central",
+            "federated",
+            "explainable",
+            "explainable-outline",
+            "explainable-field",
+            "explainable-consistency",
+            "explainable-weighting",
+        ],
+        ...,
+    ] = ("local", "central", "federated", "explainable")
     seeds: tuple[int, ...] = (0,)
     bootstrap: int = Field(default=1000, ge=100)
 
@@ -262,6 +303,7 @@ class Study(Settings):
     training: TrainingSettings = TrainingSettings()
     federation: FederationSettings = FederationSettings()
     sealing: SealingSettings = SealingSettings()
+    explanation: ExplanationSettings = ExplanationSettings()
     network: NetworkSettings = NetworkSettings()
     compare: CompareSettings = CompareSettings()
 
@@ -278,6 +320,17 @@ class Study(Settings):
             raise ValueError(
                 f"federation.strategy = {strategy!r} compares single updates, which sealing hides; set "
                 "sealing.mode = 'off' to compare them in the clear, or choose a strategy that needs sums only"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fields_can_be_found(self) -> Study:
+        explanation = self.explanation
+        needs = explanation.field_loss > 0 or explanation.weighting == "explanations"
+        if needs and self.preprocess.size < SMALLEST_FIELD:
+            raise ValueError(
+                f"explanation.field_loss and weighting = 'explanations' need a preprocess.size of "
+                f"{SMALLEST_FIELD} or more, to find the body in an image"
             )
         return self
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fedlens.imaging.augment import augment
+from fedlens.imaging.augment import draw_warps, warp, warp_masks
 from fedlens.study import AugmentSettings
 
 OFF = AugmentSettings(flip=0, rotation=0, free_rotation=False, zoom=0, brightness=0, crop=0)
@@ -18,8 +18,13 @@ def _photos(count: int = 6, size: int = 48, channels: int = 3) -> np.ndarray:
 
 
 def _run(pixels: np.ndarray, settings: AugmentSettings, *, free: bool = False, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return augment(pixels, settings, rng, free_rotation=np.full(len(pixels), free))
+    return _augmented(pixels, settings, np.random.default_rng(seed), np.full(len(pixels), free))
+
+
+def _augmented(
+    pixels: np.ndarray, settings: AugmentSettings, rng: np.random.Generator, free: np.ndarray
+) -> np.ndarray:
+    return warp(pixels, draw_warps(pixels.shape[1], settings, rng, free))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -69,8 +74,8 @@ def test_half_of_the_images_are_flipped() -> None:
 def test_one_image_does_not_depend_on_the_others_options() -> None:
     pixels = _photos()
     settings = AugmentSettings()
-    upright = augment(pixels, settings, np.random.default_rng(0), free_rotation=np.zeros(6, np.bool_))
-    mixed = augment(pixels, settings, np.random.default_rng(0), free_rotation=np.arange(6) == 2)
+    upright = _augmented(pixels, settings, np.random.default_rng(0), np.zeros(6, np.bool_))
+    mixed = _augmented(pixels, settings, np.random.default_rng(0), np.arange(6) == 2)
     for index in range(6):
         assert np.array_equal(upright[index], mixed[index]) == (index != 2)
 
@@ -79,10 +84,7 @@ def test_batches_of_any_cut_draw_the_same() -> None:
     pixels = _photos()
     rng = np.random.default_rng(0)
     upright = np.zeros(3, np.bool_)
-    parts = [
-        augment(pixels[cut], AugmentSettings(), rng, free_rotation=upright)
-        for cut in np.split(np.arange(6), 2)
-    ]
+    parts = [_augmented(pixels[cut], AugmentSettings(), rng, upright) for cut in np.split(np.arange(6), 2)]
     assert np.array_equal(np.concatenate(parts), _run(pixels, AugmentSettings()))
 
 
@@ -139,3 +141,30 @@ def test_upright_images_lie_on_black_and_skin_goes_on() -> None:
     settings = OFF.model_copy(update={"rotation": 40.0})
     assert _run(pixels, settings).min() == 0
     assert np.all(_run(pixels, settings, free=True) == 120)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_a_mask_moves_as_its_image_does(free: bool) -> None:
+    place = np.arange(64)
+    disc = (place[:, None] - 20) ** 2 + (place - 36) ** 2 < 120
+    pixels = np.repeat(np.where(disc, 200, 20).astype(np.uint8)[None, :, :, None], 40, axis=0)
+    settings = AugmentSettings(brightness=0)
+    warps = draw_warps(64, settings, np.random.default_rng(5), np.full(40, free))
+    masks = np.repeat(disc[None], 40, axis=0)
+    before = masks.copy()
+    moved = warp_masks(masks, warps)
+    seen = warp(pixels, warps)[..., 0] > 110
+    assert moved.dtype == np.bool_
+    assert np.array_equal(masks, before)
+    # Nearest and linear interpolation differ at the rim only.
+    overlap = (moved & seen).sum(axis=(1, 2)) / (moved | seen).sum(axis=(1, 2))
+    assert overlap.min() > 0.9
+    assert not np.array_equal(moved[0], moved[1])
+
+
+def test_what_lies_beyond_an_upright_image_is_outside() -> None:
+    settings = AugmentSettings(flip=0, rotation=45, zoom=0, brightness=0, crop=0)
+    warps = draw_warps(64, settings, np.random.default_rng(0), np.zeros(20, np.bool_))
+    moved = warp_masks(np.ones((20, 64, 64), np.bool_), warps)
+    assert not moved[:, 0, 0].all()
+    assert moved[:, 32, 32].all()

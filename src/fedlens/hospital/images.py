@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ class HospitalImages:
         labels: Class index of each row, (n,).
         free_rotation: Whether each row's image has no upright (dermoscopy), (n,).
         records: Manifest rows, in the same order.
+        outlines: File of each image's outline by an expert, None where it has none; empty where no image
+            has one.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -31,6 +34,7 @@ class HospitalImages:
     labels: Rows
     free_rotation: npt.NDArray[np.bool_]
     records: tuple[ImageRecord, ...]
+    outlines: tuple[Path | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,6 +75,7 @@ def select_images(
         labels=np.array([index[record.label] for _, record in chosen], np.int64),
         free_rotation=np.array([record.modality == "dermoscopy" for _, record in chosen], np.bool_),
         records=tuple(record for _, record in chosen),
+        outlines=tuple(manifest.mask_path(record) for _, record in chosen),
     )
 
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from fedlens.errors import BadUpdateError
 from fedlens.hospital.device import autocast
 from fedlens.hospital.images import HospitalImages, Rows, batches
+from fedlens.hospital.map_losses import MapLosses, Wishes
 from fedlens.hospital.optimizer import Optimizer
-from fedlens.imaging.augment import augment
+from fedlens.imaging.augment import draw_warps, warp
 from fedlens.imaging.preprocess import to_input
 from fedlens.models.network import Network
 from fedlens.progress import Progress, silent
@@ -65,14 +66,22 @@ def class_weights(labels: Rows, classes: int, settings: TrainingSettings) -> Ten
 
 
 def _augmented(
-    images: HospitalImages, settings: AugmentSettings, plan: LocalPlan, *, balanced: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented batches (float32 NCHW, int64), each made while the one before is trained on."""
+    images: HospitalImages,
+    settings: AugmentSettings,
+    plan: LocalPlan,
+    map_losses: MapLosses | None,
+    *,
+    balanced: bool,
+) -> Iterator[tuple[Tensor, Tensor, Wishes]]:
+    """Augmented batches (float32 NCHW, int64, and wishes), each made while the one before is trained on."""
     rng = _generator(plan, len(images), 1)
 
-    def make(indices: Rows) -> tuple[Tensor, Tensor]:
-        pixels = augment(images.take(indices), settings, rng, free_rotation=images.free_rotation[indices])
-        return to_input(torch.from_numpy(pixels)), torch.from_numpy(images.labels[indices])
+    def make(indices: Rows) -> tuple[Tensor, Tensor, Wishes]:
+        pixels = images.take(indices)
+        warps = draw_warps(pixels.shape[1], settings, rng, images.free_rotation[indices])
+        wishes = map_losses.wishes(indices, warps) if map_losses else Wishes()
+        inputs = to_input(torch.from_numpy(warp(pixels, warps)))
+        return inputs, torch.from_numpy(images.labels[indices]), wishes
 
     order = batches(
         images.labels,
@@ -99,10 +108,12 @@ def train(
     augmentation: AugmentSettings,
     plan: LocalPlan,
     progress: Progress = silent,
+    map_losses: MapLosses | None = None,
 ) -> TrainingTotals:
     """Train ``network`` in place over the plan's passes; the global random state is left as it was.
 
-    ``progress`` is told after every batch; what it raises ends the training.
+    ``progress`` is told after every batch; what it raises ends the training. ``map_losses`` are added to the
+    cross entropy, and left out of the totals.
 
     Raises:
         BadUpdateError: The loss is no longer finite.
@@ -115,23 +126,33 @@ def train(
     )
     anchor = [weight.detach().clone() for weight in network.parameters()] if plan.proximal_mu else []
     steps = max(1, round((round(plan.end * len(images)) - round(plan.start * len(images))) / plan.batch_size))
+
+    def passed(inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps and logits of a batch."""
+        with autocast(settings, network.name, device):
+            maps = network.features(inputs)
+            return maps, network.head(maps).float()
+
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
     network.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(_generator(plan, len(images), 2).integers(2**62)))
-        stream = _augmented(images, augmentation, plan, balanced=settings.sampling == "balanced")
-        for step, (inputs, labels) in enumerate(stream):
+        balanced = settings.sampling == "balanced"
+        stream = _augmented(images, augmentation, plan, map_losses, balanced=balanced)
+        for step, (inputs, labels, wishes) in enumerate(stream):
             fraction = step / steps
             span = plan.learning_rate_end - plan.learning_rate_start
             optimizer.set_learning_rate(plan.learning_rate_start + fraction * span)
             inputs, labels = inputs.to(device), labels.to(device)
             optimizer.zero_grad()
-            with autocast(settings, network.name, device):
-                logits = network(inputs).float()
+            maps, logits = passed(inputs)
             loss = criterion(logits, labels)
-            (loss + _proximal(network, anchor, plan.proximal_mu)).backward()
+            total = loss + _proximal(network, anchor, plan.proximal_mu)
+            if map_losses:
+                total = total + map_losses.loss(passed, inputs, maps, logits, labels, wishes.to(device))
+            total.backward()
             optimizer.step()
             loss_sum += loss.detach() * len(labels)
             correct += (logits.detach().argmax(1) == labels).sum()
