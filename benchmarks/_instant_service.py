@@ -72,7 +72,7 @@ class InstantHospital(Hospital):
     def train(self, request: TrainRequest) -> LocalTraining:
         with self._times.open("a") as stream:
             stream.write(f"{time.time()}\n")
-        return LocalTraining(self._delta, TrainingTotals(50.0, 60, 100, 0.0))
+        return LocalTraining(self._delta, TrainingTotals(50.0, 60, 100, 0.0), self.images)
 
     def measure(self, request: EvaluateRequest) -> LocalEvaluation:
         confusion = np.diag(np.full(self.classes, 10, np.int64))

@@ -38,6 +38,7 @@ from fedlens.imaging.phantoms import draw_phantoms
 from fedlens.sharing import share_images
 from fedlens.study import (
     DataSettings,
+    ExplanationSettings,
     FederationSettings,
     HospitalSettings,
     PreprocessSettings,
@@ -94,6 +95,7 @@ def ours(scratch: Path, port: int, count: int, mode: str, rounds: int) -> float:
         hospitals=HospitalSettings(names=NAMES),
         federation=FederationSettings(rounds=rounds),
         sealing=SealingSettings(mode="on" if mode == "sealed" else "off"),
+        explanation=ExplanationSettings(measures="none"),
     )
     commands = [["coordinator", *fedlens("coordinator", "start", "--kit", str(folder / "coordinator"))]]
     times = scratch / "times"

@@ -59,6 +59,7 @@ def study_of(options: argparse.Namespace, seed: int, mode: str) -> Study:
         "training": {"passes": options.passes},
         "federation": {"rounds": options.rounds, "evaluate_every": options.rounds},
         "sealing": {"mode": mode, "value_bits": options.bits},
+        "explanation": {"measures": "none"},
     }
     for table, values in changes.items():
         content[table] |= values

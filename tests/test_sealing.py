@@ -54,7 +54,13 @@ NAMES = "ABCD"
 Silent = Callable[[str, str], bool]
 
 
-def make_study(*, rounds: int = 2, sealing: dict[str, Any] | None = None, **federation: Any) -> Study:
+def make_study(
+    *,
+    rounds: int = 2,
+    sealing: dict[str, Any] | None = None,
+    explanation: dict[str, Any] | None = None,
+    **federation: Any,
+) -> Study:
     return Study.model_validate(
         {
             "name": "s",
@@ -63,6 +69,7 @@ def make_study(*, rounds: int = 2, sealing: dict[str, Any] | None = None, **fede
             "training": {"passes": rounds, "batch_size": 8, "precision": "float32", "device": "cpu"},
             "federation": {"rounds": rounds, **federation},
             "sealing": sealing or {},
+            "explanation": explanation or {"measures": "none"},
         }
     )
 

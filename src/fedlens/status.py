@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedlens.coordinator.history import HISTORY_NAME, Event, read_history
 from fedlens.errors import HistoryError
+from fedlens.home_explanations import Explained, read_homes
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class RunStatus:
         hospitals: The roster.
         events: One for each finished round, as in the history.
         failures: One for each time that a round came to nothing, as in the history.
+        homes: What hospitals keep at home of their measured maps, by name, where they are on this machine.
     """
 
     folder: Path
@@ -36,6 +39,7 @@ class RunStatus:
     hospitals: tuple[str, ...]
     events: tuple[Event, ...]
     failures: tuple[Event, ...] = ()
+    homes: Mapping[str, Explained] = field(default_factory=dict)
 
     @property
     def last(self) -> Event | None:
@@ -60,6 +64,7 @@ class RunStatus:
             "hospitals": list(self.hospitals),
             "history": list(self.events),
             "failures": list(self.failures),
+            "explanations_at_home": dict(self.homes),
         }
 
 
@@ -86,7 +91,8 @@ def _folders(run: Path) -> Iterator[Path]:
 
 
 def _status(folder: Path) -> RunStatus:
-    return status_of(folder, read_history(folder))
+    found = status_of(folder, read_history(folder))
+    return dataclasses.replace(found, homes=read_homes(folder))
 
 
 def status_of(folder: Path, events: Sequence[Event]) -> RunStatus:

@@ -31,3 +31,15 @@ def test_a_sealed_round_in_one_line() -> None:
 def test_a_plain_round_says_that_it_is_one() -> None:
     line = round_line(event(missing={}, refused={"C": "no good."}))
     assert "without C (no good)" in line and line.endswith("in the clear, 4.0 s training")
+
+
+def test_maps_stand_beside_chance() -> None:
+    found = {
+        "pointing": {"value": 0.625, "times_chance": 3.125},
+        "energy": {"value": 0.25, "times_chance": None},
+        "strays": {"value": 0.04},
+    }
+    said = "maps: pointing 62.5 % (3.12 times chance), energy inside 25.0 % (– times chance), 4.0 % stray"
+    assert said in round_line(event(explanation={"figures": found}))
+    assert "maps: 4.0 % stray" in round_line(event(explanation={"figures": {"strays": {"value": 0.04}}}))
+    assert "maps" not in round_line(event(explanation={"figures": {}}))

@@ -14,9 +14,20 @@ from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.engines.local import LocalEngine
 from fedlens.errors import BadUpdateError
 from fedlens.files import write_bytes
+from fedlens.metrics.explanation_totals import QualityTotals
 from fedlens.protocol.codec import decode, encode, kind_of
-from fedlens.protocol.messages import EvaluateRequest, Evaluation, Parameters, TrainRequest, Update
-from fedlens.study import FederationSettings, TrainingSettings
+from fedlens.protocol.messages import (
+    EvaluateRequest,
+    Evaluation,
+    ExplainRequest,
+    Explanation,
+    ExplanationTotals,
+    Noted,
+    Parameters,
+    TrainRequest,
+    Update,
+)
+from fedlens.study import ExplanationSettings, FederationSettings, TrainingSettings
 
 CLASSES = ("normal", "ill")
 NORM_NAMES = frozenset({"norm.weight", "norm.running_var", "norm.count"})
@@ -33,7 +44,9 @@ def initial_parameters() -> Parameters:
     }
 
 
-def make_settings(*, training: dict[str, Any] | None = None, **federation: Any) -> CoordinatorSettings:
+def make_settings(
+    *, training: dict[str, Any] | None = None, explanation: dict[str, Any] | None = None, **federation: Any
+) -> CoordinatorSettings:
     return CoordinatorSettings(
         study="5" * 64,
         seed=3,
@@ -41,6 +54,7 @@ def make_settings(*, training: dict[str, Any] | None = None, **federation: Any) 
         classes=CLASSES,
         training=TrainingSettings(passes=10, learning_rate=0.1, **(training or {})),
         federation=FederationSettings(**{"rounds": 5, **federation}),
+        explanation=ExplanationSettings(**{"measures": "none", **(explanation or {})}),
         norm_names=NORM_NAMES,
         buffer_names=BUFFER_NAMES,
     )
@@ -52,7 +66,8 @@ class FakeHospital:
     def __init__(self, name: str, images: int, folder: Path | None = None, delay: float = 0.0) -> None:
         self.name = name
         self.images = images
-        self.requests: list[TrainRequest | EvaluateRequest] = []
+        self.requests: list[TrainRequest | EvaluateRequest | ExplainRequest] = []
+        self.told: list[ExplanationTotals] = []
         self._folder = folder
         self._delay = delay
         self._states: dict[int, Parameters] = {}
@@ -62,6 +77,10 @@ class FakeHospital:
         time.sleep(self._delay)
         if kind_of(request) == TrainRequest.kind:
             return encode(self.train(decode(request, TrainRequest)))
+        if kind_of(request) == ExplainRequest.kind:
+            return encode(self.explain(decode(request, ExplainRequest)))
+        if kind_of(request) == ExplanationTotals.kind:
+            return encode(self.note(decode(request, ExplanationTotals)))
         return encode(self.evaluate(decode(request, EvaluateRequest)))
 
     def train(self, request: TrainRequest) -> Update:
@@ -112,6 +131,29 @@ class FakeHospital:
             seconds=time.perf_counter() % 1,
             counts={"confusion": confusion, "positives": positives, "negatives": positives[:, ::-1].copy()},
         )
+
+    def explain(self, request: ExplainRequest) -> Explanation:
+        """Maps that follow from the weights, of ten images a class."""
+        self.requests.append(request)
+        return Explanation(
+            hospital=self.name,
+            study=request.study,
+            round=request.round,
+            fingerprint=request.fingerprint,
+            split=request.split,
+            seconds=time.perf_counter() % 1,
+            counts=self.maps(request.parameters).numbers(),
+        )
+
+    def maps(self, parameters: Parameters) -> QualityTotals:
+        found = min(1.0, self.distance(parameters))
+        labels = np.repeat([0, 1], 10)
+        values = {"energy": found, "area": 0.25, "empty": 0.0, "strays": 1.0, "cost": time.perf_counter() % 1}
+        return QualityTotals.of({name: np.full(20, value) for name, value in values.items()}, labels, 2)
+
+    def note(self, told: ExplanationTotals) -> Noted:
+        self.told.append(told)
+        return Noted(self.name, told.study, told.round)
 
     def distance(self, parameters: Parameters) -> float:
         return float(np.square(parameters["conv.weight"] - self._target, dtype=np.float64).mean())

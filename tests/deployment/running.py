@@ -324,6 +324,7 @@ def tiny_study(images: Path, name: str, **tables: dict[str, Any]) -> Study:
         "training": {"passes": 45, "batch_size": 8, "device": "cpu"},
         "federation": {"rounds": 3, "minimum_hospitals": 2},
         "sealing": {"mode": "off"},
+        "explanation": {"measures": "none"},
         "network": {"grace": 20, "wait": 90, "deadline": 120},
     }
     merged = {key: {**content.get(key, {}), **tables.get(key, {})} for key in content | tables}

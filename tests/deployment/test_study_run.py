@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from fedlens.arm_path import FEDERATED
 from fedlens.arms import train_arm
 from fedlens.coordinator.checkpoints import latest, read_checkpoint
-from fedlens.coordinator.history import Event, read_history
+from fedlens.coordinator.history import Event, read_history, without_seconds
 from fedlens.deployment import study_run
 from fedlens.deployment.headers import PERCENT, STATE, STEP, WORKING
 from fedlens.deployment.kit import Kit
@@ -26,7 +27,7 @@ from fedlens.errors import ProtocolError, RoundError
 from fedlens.files import write_text
 from fedlens.preparation import prepare
 from fedlens.protocol.codec import encode
-from fedlens.protocol.messages import JoinRequest, Parameters, TrainRequest
+from fedlens.protocol.messages import ExplanationTotals, JoinRequest, Parameters, TrainRequest
 from fedlens.protocol.roster import COORDINATOR
 from fedlens.sealing_files import ROSTER_NAME
 from fedlens.study import Study
@@ -463,6 +464,40 @@ def test_the_same_settings_may_come_again_under_another_name(hospitals: Federati
         assert run.standing.state == "finished"
         # Hospitals know a study by its settings, and refuse what lies behind them.
         assert events(run, "failed") == []
+
+
+def test_maps_are_measured_at_home_as_on_one_machine(hospitals: Federation, drawn: Path) -> None:
+    wanted: dict[str, dict[str, Any]] = {"explanation": {"measures": "quick"}, "federation": {"rounds": 1}}
+    alone = make_study(drawn, "maps", **wanted).model_copy(update={"output": drawn / "run-maps"})
+    together = train_arm(prepare(alone), FEDERATED).rounds.history
+    run = hospitals.submit("maps", **wanted)
+    run.run()
+    assert run.standing.state == "finished"
+
+    here, there = (
+        next(event for event in history if event["event"] == "round")["explanation"]
+        for history in (together, events(run, "round"))
+    )
+    assert without_seconds(there["figures"]) == without_seconds(here["figures"])
+    assert list(there["told"]["hospitals"]) == list(NAMES) and "by_hospital" not in there
+    for name in NAMES:
+        (home,) = (hospitals.kits[name].folder / "studies").glob("*/explanations.json")
+        (entry,) = json.loads(home.read_text())["rounds"]
+        assert without_seconds(entry["federation"]) == without_seconds(there["figures"])
+        assert entry["own"]["empty"]["images"] < there["images"]
+
+
+def test_a_hospital_that_is_away_when_totals_are_told_hears_of_the_next(federation: Federation) -> None:
+    def gone(hospital: str, kind: str) -> str:
+        return "Out." if kind == ExplanationTotals.kind and hospital == "east" else ""
+
+    federation.carrier.fails = gone
+    run = federation.submit(explanation={"measures": "quick", "every": 1})
+    run.run()
+    assert run.standing.state == "finished"
+    for event in events(run, "round"):
+        assert event["explanation"]["told"]["missing"] == {"east": "Out."}
+        assert "east" in event["explanation"]["hospitals"]
 
 
 def test_how_far_hospitals_are_stands_beside_the_study(

@@ -13,9 +13,28 @@ from safetensors.numpy import load, save
 
 from fedlens.errors import RoundError
 from fedlens.protocol.codec import array_bytes, decode, encode, kind_of
-from fedlens.protocol.messages import EvaluateRequest, Evaluation, RoundPlan, TrainRequest, Update
+from fedlens.protocol.messages import (
+    EvaluateRequest,
+    Evaluation,
+    ExplainRequest,
+    Explanation,
+    ExplanationTotals,
+    Noted,
+    RoundPlan,
+    TrainRequest,
+    Update,
+)
 
-KINDS = (TrainRequest, Update, EvaluateRequest, Evaluation)
+KINDS = (
+    TrainRequest,
+    Update,
+    EvaluateRequest,
+    Evaluation,
+    ExplainRequest,
+    Explanation,
+    ExplanationTotals,
+    Noted,
+)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -53,7 +72,13 @@ MESSAGES = st.one_of(
         seconds=FLOATS,
         delta=ARRAYS,
     ),
-    st.builds(EvaluateRequest, study=TEXT, round=INTEGERS, fingerprint=TEXT, split=TEXT, parameters=ARRAYS),
+    *(
+        st.builds(kind, study=TEXT, round=INTEGERS, fingerprint=TEXT, split=TEXT, parameters=ARRAYS)
+        for kind in (EvaluateRequest, ExplainRequest)
+    ),
+    st.builds(Explanation, **SENDER, split=TEXT, seconds=FLOATS, counts=ARRAYS),
+    st.builds(ExplanationTotals, study=TEXT, round=INTEGERS, totals=ARRAYS),
+    st.builds(Noted, hospital=TEXT, study=TEXT, round=INTEGERS),
     st.builds(Evaluation, **SENDER, split=TEXT, loss_sum=FLOATS, seconds=FLOATS, counts=ARRAYS),
 )
 

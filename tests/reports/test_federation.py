@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,14 @@ from tests.test_sealing import Federation, make_study
 from fedlens.coordinator.history import Event, read_history
 from fedlens.coordinator.rounds import run_rounds
 from fedlens.engines.local import LocalEngine
-from fedlens.errors import NotEnoughHospitalsError
-from fedlens.protocol.messages import EvaluateRequest, TrainRequest, UnmaskRequest
+from fedlens.errors import NotEnoughHospitalsError, RoundError
+from fedlens.protocol.messages import (
+    EvaluateRequest,
+    ExplainRequest,
+    Explanation,
+    TrainRequest,
+    UnmaskRequest,
+)
 from fedlens.reports import figures
 from fedlens.reports.absence import Absence, absences, left_out
 from fedlens.reports.federation import FederationInput, render_federation
@@ -251,7 +258,7 @@ def test_plain_shows_hospitals_and_sealed_says_why_not(
     assert "Sealed: the coordinator could read sums only" in closed
     assert "figures of single hospitals reached nobody" in closed
     for text in (clear, closed):
-        assert "no image, no explanation and no single wrong decision" in text
+        assert "no image, no map and no single wrong decision" in text
 
 
 def test_the_roster_and_the_starts_are_told(sealed: FederationInput, sealed_page: Page) -> None:
@@ -340,3 +347,37 @@ def test_absences_name_everybody_once() -> None:
     )
     assert left_out(step, ["A", "B", "C", "E"]) == ("C", "E", "D")
     assert absences({}) == ()
+
+
+@pytest.mark.parametrize("every", [0, 2])
+def test_measured_maps_stand_beside_chance_and_show_how_they_moved(
+    every: int, tmp_path: Path, page_of: PageOf
+) -> None:
+    class Blind(FakeHospital):
+        def explain(self, request: ExplainRequest) -> Explanation:
+            raise RoundError("It cannot look.")
+
+    settings = make_settings(rounds=3, explanation={"measures": "quick", "every": every})
+    engine = LocalEngine([FakeHospital("A", 30), FakeHospital("B", 40), Blind("C", 50)])
+    run_rounds(settings, fake_parameters(), engine, tmp_path)
+    report = of_events(read_history(tmp_path), sealing={"mode": "off"})
+
+    page = page_of(report)
+
+    found = report.explained[-1]["explanation"]["figures"]
+    times = f"{found['energy']['times_chance']:.2f}"
+    energy = f"{100 * found['energy']['value']:.1f}"
+    assert [
+        "energy inside the outline (relevance mass accuracy)",
+        "higher",
+        "40",
+        energy,
+        "25.0",
+        times,
+        "–",
+    ] in (page.rows)
+    text = flat(page.text)
+    assert "with the network of round 3 (grad-cam," in text and "at 2 of 3 hospitals" in text
+    assert "Explained without C in round" in text and "missing at explanation: It cannot look." in text
+    moved = ["3", "40", "–", "–", f"{energy} %", times, "100.0 %"]
+    assert (moved in page.rows) == (every == 2)

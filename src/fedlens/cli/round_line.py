@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedlens.reports.maps import maps_said
+
 
 def round_line(event: dict[str, Any]) -> str:
     """A round's event of ``history.jsonl`` for people.
@@ -19,6 +21,8 @@ def round_line(event: dict[str, Any]) -> str:
     parts.append(f"loss {event['loss']:.4f}")
     if event.get("evaluation"):
         parts.append(f"validation {100 * event['evaluation']['accuracy']:.1f} %")
+    said = maps_said(event.get("explanation", {}).get("figures", {}))
+    parts += [said] if said else []
     up, down = (_mean(hospitals, key) / 1e6 for key in ("bytes_up", "bytes_down"))
     parts.append(f"{up:.2f} MB up, {down:.2f} MB down each")
     if "sealing" in event:

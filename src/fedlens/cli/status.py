@@ -11,8 +11,10 @@ import typer
 from rich.table import Table
 
 import fedlens
+from fedlens.cli.maps import maps_at_home, maps_by_hospital, maps_by_round
 from fedlens.cli.output import JsonOption, show, table
 from fedlens.errors import SettingsError
+from fedlens.home_explanations import STRAYING_NAME, read_homes
 from fedlens.reports.absence import absences, left_out
 from fedlens.status import status_of
 
@@ -30,13 +32,22 @@ def status(
     ] = "",
     kit: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The lead's kit: ask its coordinator.", envvar="FEDLENS_KIT"),
+        typer.Option(
+            metavar="DIR",
+            help="The lead's kit: ask its coordinator. A hospital's: its own explanations against all.",
+            envvar="FEDLENS_KIT",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show rounds done, the last rounds' figures, and each hospital's own."""
+    """Show rounds done, the last rounds' figures, how explanations moved, and each hospital's own."""
     if kit is not None and not Path(run or ".").joinpath("study.json").exists():
-        _remote(context, kit, run)
+        from fedlens.deployment.kit import read_kit
+
+        if read_kit(kit).kind == "hospital":
+            _home(context, kit)
+        else:
+            _remote(context, kit, run)
         return
     if not run:
         raise SettingsError("No run is given.", fix="Give its output folder, or --kit for a coordinator's.")
@@ -68,6 +79,16 @@ def _remote(context: typer.Context, kit: Path, name: str) -> None:
     show(context, {**one.as_dict(), **said, "folder": name}, *standing, *doing)
 
 
+def _home(context: typer.Context, kit: Path) -> None:
+    """What a hospital has measured of its own maps, held against the federations' of its studies."""
+    homes = read_homes(kit)
+    parts: list[str | Table] = []
+    for name, home in homes.items():
+        parts += [f"Study {name}: images named in {kit / 'studies' / name / STRAYING_NAME}"]
+        parts += [*maps_at_home(home, _ROUNDS), ""]
+    show(context, {"studies": homes}, *(parts or ["This hospital has measured no maps."]))
+
+
 def _told(one: fedlens.RunStatus) -> list[str | Table]:
     ended = f" ({one.reason})" if one.reason else ""
     parts: list[str | Table] = [
@@ -76,6 +97,8 @@ def _told(one: fedlens.RunStatus) -> list[str | Table]:
     ]
     if one.events:
         parts += ["", _rounds(one), "", _hospitals(one), ""]
+        parts += maps_by_round(one.events, one.hospitals, _ROUNDS)
+        parts += maps_by_hospital(one.events, one.homes)
     parts += [f"Round {event['round']} came to nothing: {_why(event)}" for event in one.failures]
     return parts
 
@@ -95,6 +118,8 @@ def _rounds(status: fedlens.RunStatus) -> Table:
     rows = []
     for event in status.events[-_ROUNDS:]:
         measured = event.get("evaluation", {})
+        held_out = [event[step] for step in ("evaluation", "explanation") if step in event]
+        seconds = sum(event["seconds"].values()) + sum(step.get("seconds", 0) for step in held_out)
         rows.append(
             [
                 event["round"],
@@ -103,7 +128,7 @@ def _rounds(status: fedlens.RunStatus) -> Table:
                 _figure(event.get("accuracy")),
                 _figure(measured.get("loss")),
                 _figure(measured.get("accuracy")),
-                f"{sum(event['seconds'].values()) + measured.get('seconds', 0):.1f}",
+                f"{seconds:.1f}",
                 _away(event, status.hospitals),
             ]
         )
@@ -115,9 +140,11 @@ def _rounds(status: fedlens.RunStatus) -> Table:
 
 def _away(event: dict[str, Any], roster: Sequence[str]) -> str:
     """Whose numbers are not in a round; its evaluation asks all hospitals."""
-    training = left_out(event, event["participants"])
-    validation = left_out(event["evaluation"], roster) if "evaluation" in event else ()
-    return ", ".join([*training, *(f"{name} (validation)" for name in validation if name not in training)])
+    away = {name: name for name in left_out(event, event["participants"])}
+    for step, said in (("evaluation", "validation"), ("explanation", "explanation")):
+        names = left_out(event[step], roster) if step in event else ()
+        away |= {name: f"{name} ({said})" for name in names if name not in away}
+    return ", ".join(away.values())
 
 
 def _hospitals(status: fedlens.RunStatus) -> Table:

@@ -11,6 +11,9 @@ from fedlens.coordinator.history import Event
 from fedlens.progress import Progress
 from fedlens.protocol.messages import Parameters, RoundPlan
 
+HELD_OUT = "validation"
+"""The split that hospitals are asked to measure and explain."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -93,6 +96,20 @@ class Gathering(Protocol):
 
         Raises:
             NotEnoughHospitalsError: Too few usable evaluations.
+        """
+        ...
+
+    def explain(self, plan: RoundPlan, parameters: Parameters, event: Event, progress: Progress) -> None:
+        """Step 7 too: have all hospitals measure their maps, and tell them what these came to together.
+
+        Args:
+            plan: Of the round.
+            parameters: The global model after it.
+            event: Told the federation's figures and what happened, also where it fails.
+            progress: Told of every hospital's reply.
+
+        Raises:
+            NotEnoughHospitalsError: Too few usable explanations.
         """
         ...
 

@@ -1,8 +1,14 @@
 """The history of a run: one JSON line an event, on disk before the coordinator goes on.
 
 Events are ``start``, ``segment``, ``round``, ``failed`` (a round that came to nothing, with the reason) and
-``end``. Everything that a clock decides stands under a key ``seconds``, so that histories of two
-runs of one study are equal but for those (:func:`without_seconds`).
+``end``. Everything that a clock decides stands under a key ``seconds``, or ``cost`` where it is in forward
+passes, so that histories of two runs of one study are equal but for those (:func:`without_seconds`).
+
+A round after which maps were measured has an ``explanation``: ``split``, ``method``, ``measures``, ``images``
+(how many were explained), ``figures`` (:func:`~fedlens.metrics.explanation_totals.figures` of all hospitals
+together), who took part and who did not (``hospitals``, ``missing``, ``refused``), ``told`` (who heard of the
+totals, with its own ``missing`` and ``refused``), and ``seconds``. In the clear also ``by_hospital``, the
+figures of each; sealed, ``sealing``.
 """
 
 from __future__ import annotations
@@ -97,7 +103,8 @@ def read_history(folder: Path) -> list[Event]:
 def without_seconds(event: Any) -> Any:
     """A copy of an event without what a clock decided."""
     if isinstance(event, dict):
-        return {name: without_seconds(value) for name, value in event.items() if name != "seconds"}
+        timed = ("seconds", "cost")
+        return {name: without_seconds(value) for name, value in event.items() if name not in timed}
     if isinstance(event, list):
         return [without_seconds(value) for value in event]
     return event

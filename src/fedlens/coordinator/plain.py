@@ -6,18 +6,29 @@ import time
 from collections.abc import Sequence
 
 from fedlens.coordinator.aggregation import check_update
-from fedlens.coordinator.collection import collect
+from fedlens.coordinator.collection import Accept, Collected, collect
 from fedlens.coordinator.evaluation import RunningCounts, check_evaluation, figures
-from fedlens.coordinator.gathering import Trained, outcome
+from fedlens.coordinator.explanation import (
+    check_explanation,
+    figures_by_hospital,
+    tell_totals,
+    totals_said,
+)
+from fedlens.coordinator.gathering import HELD_OUT, Trained, outcome
 from fedlens.coordinator.history import Event
 from fedlens.coordinator.robust import make_aggregate
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.engines.engine import Engine
+from fedlens.metrics.explanation_totals import QualityTotals
 from fedlens.progress import Progress
 from fedlens.protocol.codec import decode, encode
 from fedlens.protocol.messages import (
     EvaluateRequest,
     Evaluation,
+    ExplainRequest,
+    Explanation,
+    ExplanationTotals,
+    MeasureRequest,
     Parameters,
     RoundPlan,
     TrainRequest,
@@ -90,7 +101,7 @@ class PlainGathering:
     ) -> float | None:
         """See :meth:`Gathering.evaluate`."""
         classes = self._settings.classes
-        request = EvaluateRequest(plan.study, plan.round, plan.fingerprint, "validation", parameters)
+        request = EvaluateRequest(plan.study, plan.round, plan.fingerprint, HELD_OUT, parameters)
         counts = RunningCounts()
 
         def accept(hospital: str, content: bytes) -> Event:
@@ -100,10 +111,37 @@ class PlainGathering:
             own = figures(evaluation.loss_sum, evaluation.counts, classes)
             return {**own, "seconds": evaluation.seconds}
 
-        names = self._engine.hospitals
-        arrived = collect(self._engine, names, encode(request), accept, step="evaluation", progress=progress)
+        arrived = self._collected(request, accept, "evaluation", event, progress)
         total = counts.figures(classes)
-        event |= {"split": request.split, **total, **outcome(arrived), "seconds": arrived.seconds}
+        event |= total
         arrived.require(self._settings.federation.minimum_hospitals, f"Evaluation of round {plan.round}")
         loss: float | None = total["loss"]
         return loss
+
+    def explain(self, plan: RoundPlan, parameters: Parameters, event: Event, progress: Progress) -> None:
+        """See :meth:`Gathering.explain`."""
+        classes = len(self._settings.classes)
+        request = ExplainRequest(plan.study, plan.round, plan.fingerprint, HELD_OUT, parameters)
+        totals: dict[str, QualityTotals] = {}
+
+        def accept(hospital: str, content: bytes) -> Event:
+            explanation = decode(content, Explanation)
+            totals[hospital] = check_explanation(explanation, hospital, request, classes)
+            return {"seconds": explanation.seconds}
+
+        arrived = self._collected(request, accept, "explanation", event, progress)
+        everyone = sum(totals.values(), start=QualityTotals.zero(classes))
+        event |= totals_said(self._settings, everyone)
+        event["by_hospital"] = figures_by_hospital(self._settings, totals)
+        arrived.require(self._settings.federation.minimum_hospitals, f"Explanation of round {plan.round}")
+        told = ExplanationTotals(plan.study, plan.round, everyone.numbers())
+        event["told"] = tell_totals(self._engine, tuple(totals), told, encode(told), progress)
+
+    def _collected(
+        self, request: MeasureRequest, accept: Accept, step: str, event: Event, progress: Progress
+    ) -> Collected:
+        """Ask all hospitals for a measurement; ``event`` is told who answered."""
+        names = self._engine.hospitals
+        arrived = collect(self._engine, names, encode(request), accept, step=step, progress=progress)
+        event |= {"split": request.split, **outcome(arrived), "seconds": arrived.seconds}
+        return arrived

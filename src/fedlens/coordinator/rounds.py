@@ -32,7 +32,12 @@ from fedlens.coordinator.checkpoints import (
 from fedlens.coordinator.gathering import Gathering
 from fedlens.coordinator.history import HISTORY_NAME, Event, History
 from fedlens.coordinator.plain import PlainGathering
-from fedlens.coordinator.schedule import draw_participants, evaluation_due, plan_round
+from fedlens.coordinator.schedule import (
+    draw_participants,
+    evaluation_due,
+    explanation_due,
+    plan_round,
+)
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.coordinator.strategies import Strategy, make_strategy
 from fedlens.engines.engine import Engine
@@ -118,13 +123,17 @@ def run_rounds(
                 settings, gathering, strategy, plan, state, engine.hospitals, event, progress
             )
             loss = _evaluate(settings, gathering, plan, parameters, event, progress)
+            decided = _decide(state, plan.round, loss, evaluated="evaluation" in event)
+            if explanation_due(settings, plan.round, last=_reason_to_stop(settings, decided) is not None):
+                event["explanation"] = {}
+                gathering.explain(plan, parameters, event["explanation"], progress)
         except StoppedError:
             raise
         except RoundError as error:
             history.append({**event, "event": "failed", "reason": error.what})
             raise
         state = dataclasses.replace(
-            _decide(state, plan.round, loss, evaluated="evaluation" in event),
+            decided,
             parameters=parameters,
             strategy=moments,
             gathering=gathering.carried(),

@@ -65,6 +65,29 @@ def evaluation_due(federation: FederationSettings, round_number: int) -> bool:
     return round_number % federation.evaluate_every == 0 or round_number == federation.rounds
 
 
+def explanation_due(settings: CoordinatorSettings, round_number: int, *, last: bool = False) -> bool:
+    """Whether maps are measured after a round; after the last one always, if they are measured at all.
+
+    Args:
+        settings: ``explanation`` and ``federation`` are read.
+        round_number: From 1.
+        last: The study ends with it, as it does early where patience runs out.
+    """
+    every = settings.explanation.every
+    last = last or round_number == settings.federation.rounds
+    return settings.explanation.measures != "none" and (last or (every > 0 and round_number % every == 0))
+
+
+def steps_of(settings: CoordinatorSettings, round_number: int) -> tuple[str, ...]:
+    """What is summed in a round, in order, as a ledger names it."""
+    due = {
+        "train": True,
+        "evaluate": evaluation_due(settings.federation, round_number),
+        "explain": explanation_due(settings, round_number),
+    }
+    return tuple(step for step, wanted in due.items() if wanted)
+
+
 def draw_participants(
     hospitals: Sequence[str], settings: CoordinatorSettings, round_number: int
 ) -> tuple[str, ...]:

@@ -13,18 +13,24 @@ import numpy as np
 from fedlens.coordinator.aggregation import MOST_IMAGES, mean_counter
 from fedlens.coordinator.collection import Collected, collect
 from fedlens.coordinator.evaluation import figures, of_the_same_images
-from fedlens.coordinator.gathering import Trained
+from fedlens.coordinator.explanation import tell_totals, totals_said
+from fedlens.coordinator.gathering import HELD_OUT, Trained
 from fedlens.coordinator.history import Event
 from fedlens.coordinator.ranges import RangeKeeper
-from fedlens.coordinator.schedule import draw_participants, evaluation_due
+from fedlens.coordinator.schedule import draw_participants, steps_of
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.engines.engine import Engine
 from fedlens.errors import RoundError
+from fedlens.metrics.explanation_totals import QualityTotals
 from fedlens.progress import Progress
-from fedlens.protocol.codec import digest, encode
+from fedlens.protocol.codec import digest, encode, sign
+from fedlens.protocol.ledger import STEPS
 from fedlens.protocol.messages import (
     EnrolRequest,
     EvaluateRequest,
+    ExplainRequest,
+    ExplanationTotals,
+    MeasureRequest,
     Parameters,
     RoundPlan,
     Stamp,
@@ -39,13 +45,18 @@ from fedlens.protocol.totals import (
     counter_names,
     enrol_layout,
     evaluation_layout,
+    explain_layout,
     train_layout,
     value_names,
 )
 from fedlens.protocol.vectors import Opened
 from fedlens.study import Study
 
-Request = TrainRequest | EvaluateRequest | EnrolRequest
+Request = TrainRequest | MeasureRequest | EnrolRequest
+
+
+_SHOWN = {"enrol": "enrolment", "train": "training", "evaluate": "evaluation", "explain": "explanation"}
+"""What a step is called while it is under way."""
 
 
 @dataclass(frozen=True)
@@ -194,11 +205,9 @@ class SealedGathering:
     ) -> float | None:
         """See :meth:`fedlens.coordinator.gathering.Gathering.evaluate`."""
         classes = self._settings.classes
-        layout = evaluation_layout(len(classes))
-        request = EvaluateRequest(plan.study, plan.round, plan.fingerprint, "validation", parameters)
-        settings = SumSettings(self._setup.value_bits, totals=layout.size)
+        request = EvaluateRequest(plan.study, plan.round, plan.fingerprint, HELD_OUT, parameters)
         stamp = self._stamp(plan.round, "evaluate")
-        done = self._sum(stamp, self._engine.hospitals, request, settings, layout, event, progress)
+        done = self._counted(stamp, request, evaluation_layout(len(classes)), event, progress)
         counts = {name: np.asarray(done.totals[name]) for name in ("confusion", "positives", "negatives")}
         self._hold(
             stamp,
@@ -207,9 +216,31 @@ class SealedGathering:
             and of_the_same_images(counts),
         )
         total = figures(int(done.totals["loss"]) / LOSS_SCALE, counts, classes)
-        event |= {"split": request.split, **total, "seconds": sum(event["seconds"].values())}
+        event |= total
         loss: float | None = total["loss"]
         return loss
+
+    def explain(self, plan: RoundPlan, parameters: Parameters, event: Event, progress: Progress) -> None:
+        """See :meth:`fedlens.coordinator.gathering.Gathering.explain`."""
+        request = ExplainRequest(plan.study, plan.round, plan.fingerprint, HELD_OUT, parameters)
+        stamp = self._stamp(plan.round, "explain")
+        layout = explain_layout(len(self._settings.classes))
+        done = self._counted(stamp, request, layout, event, progress)
+        totals = QualityTotals.from_numbers(done.totals)
+        self._hold(stamp, totals.possible(done.hospitals))
+        event |= totals_said(self._settings, totals)
+        told = ExplanationTotals(plan.study, plan.round, totals.numbers())
+        signed = sign(told, self._setup.identity)
+        event["told"] = tell_totals(self._engine, tuple(event["hospitals"]), told, signed, progress)
+
+    def _counted(
+        self, stamp: Stamp, request: MeasureRequest, layout: Layout, event: Event, progress: Progress
+    ) -> Sum:
+        """The sum of what all hospitals count on held-out images."""
+        settings = SumSettings(self._setup.value_bits, totals=layout.size)
+        done = self._sum(stamp, self._engine.hospitals, request, settings, layout, event, progress)
+        event |= {"split": request.split, "seconds": sum(event["seconds"].values())}
+        return done
 
     def _sum(
         self,
@@ -233,8 +264,7 @@ class SealedGathering:
         def take(hospital: str, content: bytes) -> Event:
             return {"seconds": current.take_upload(hospital, content).sealing_seconds}
 
-        step = {"train": "training", "evaluate": "evaluation"}.get(stamp.step, "enrolment")
-        arrived = trail.exchange(step, current.with_shares, sealed, take, own)
+        arrived = trail.exchange(_SHOWN[stamp.step], current.with_shares, sealed, take, own)
         sealing = {name: said["seconds"] for name, said in arrived.hospitals.items()}
         current.close()
         if current.dropped:
@@ -276,10 +306,14 @@ class SealedGathering:
 
     def _following(self, stamp: Stamp, names: Sequence[str]) -> Stamp | None:
         """The sum after this one, where its hospitals are just those of this one."""
-        federation = self._settings.federation
-        if stamp.step == "train" and evaluation_due(federation, stamp.round):
-            following = dataclasses.replace(stamp, step="evaluate")
-        elif stamp.round < federation.rounds:
+        after = [
+            step
+            for step in steps_of(self._settings, stamp.round)
+            if STEPS.index(step) > STEPS.index(stamp.step)
+        ]
+        if stamp.round and after:
+            following = dataclasses.replace(stamp, step=after[0])
+        elif stamp.round < self._settings.federation.rounds:
             following = dataclasses.replace(stamp, round=stamp.round + 1, step="train")
         else:
             return None

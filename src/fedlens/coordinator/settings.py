@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from fedlens.study import FederationSettings, Study, TrainingSettings
+from fedlens.study import ExplanationSettings, FederationSettings, Study, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class CoordinatorSettings:
         classes: Class names, for figures only.
         training: How a network learns.
         federation: How hospitals learn together.
+        explanation: How maps are made and measured, and how often.
         norm_names: Arrays of normalisation layers, weights and buffers; at home under FedBN.
         buffer_names: Arrays that no gradient reaches (running means and variances, counters).
     """
@@ -29,6 +30,7 @@ class CoordinatorSettings:
     classes: tuple[str, ...]
     training: TrainingSettings
     federation: FederationSettings
+    explanation: ExplanationSettings
     norm_names: frozenset[str] = frozenset()
     buffer_names: frozenset[str] = frozenset()
 
@@ -50,6 +52,7 @@ class CoordinatorSettings:
             classes=tuple(classes),
             training=study.training,
             federation=study.federation,
+            explanation=study.explanation,
             norm_names=frozenset(norm_names),
             buffer_names=frozenset(buffer_names),
         )

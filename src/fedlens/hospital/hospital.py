@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +14,13 @@ import torch
 from fedlens.errors import BadUpdateError, RoundError, SettingsError
 from fedlens.hospital.device import choose_device
 from fedlens.hospital.evaluation import evaluation_counts, predict
+from fedlens.hospital.explanation import Explanations, LocalExplanation
 from fedlens.hospital.images import HospitalImages
+from fedlens.hospital.map_losses import MapLosses
 from fedlens.hospital.optimizer import Optimizer
 from fedlens.hospital.state import load_state, save_state
 from fedlens.hospital.training import LocalPlan, TrainingTotals, train
+from fedlens.hospital.weighting import UpdateWeight
 from fedlens.models.fingerprint import fingerprint
 from fedlens.models.network import Network
 from fedlens.models.parameters import from_parameters, norm_names, to_parameters
@@ -26,6 +29,10 @@ from fedlens.protocol.codec import decode, encode, kind_of
 from fedlens.protocol.messages import (
     EvaluateRequest,
     Evaluation,
+    ExplainRequest,
+    ExplanationTotals,
+    MeasureRequest,
+    Noted,
     Parameters,
     RoundPlan,
     TrainRequest,
@@ -43,10 +50,12 @@ class LocalTraining:
     Attributes:
         delta: Local minus global floating arrays; the plain local value of integer counters.
         totals: How training went.
+        weight: Images that the update counts for in the average.
     """
 
     delta: Parameters = field(repr=False)
     totals: TrainingTotals
+    weight: int
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,11 @@ class Hospital:
         splits: This hospital's images by split name; ``train`` and ``validation`` at least.
         folder: Where optimiser state and personal arrays stay.
         batch_size: Local images a step.
-        progress: Told after every batch of training; what it raises ends the training.
+        class_names: In the order of the network's outputs; numbers where empty.
+        progress: Told after every batch of training or explaining; what it raises ends the work.
+
+    Raises:
+        SettingsError: The study's explanation method does not suit the network.
     """
 
     def __init__(
@@ -80,6 +93,7 @@ class Hospital:
         folder: Path,
         *,
         batch_size: int,
+        class_names: Sequence[str] = (),
         progress: Progress = silent,
     ) -> None:
         self.name = name
@@ -94,10 +108,16 @@ class Hospital:
         self._folder = folder
         self._batch_size = batch_size
         self._progress = progress
+        map_losses = MapLosses(study.explanation, name, splits["train"])
+        self._map_losses = map_losses if map_losses.active else None
+        self._weight = UpdateWeight(study.explanation, len(splits["train"]), splits[_MEASURED])
+        names = class_names or [str(number) for number in range(network.classes)]
+        self._explanations = Explanations(name, study.explanation, splits[_MEASURED], names, folder, progress)
+        self._explanations.check_method(network)
 
     @property
     def images(self) -> int:
-        """Training images, the FedAvg weight."""
+        """Training images."""
         return len(self._splits["train"])
 
     @property
@@ -137,10 +157,17 @@ class Hospital:
             RoundError: The message cannot be read, or asks for a seal that this study does not have.
             BadUpdateError: It belongs to another study or network, or training diverged.
         """
-        if kind_of(request) == TrainRequest.kind:
+        kind = kind_of(request)
+        if kind == ExplanationTotals.kind:
+            return encode(self.note(decode(request, ExplanationTotals)))
+        if kind == TrainRequest.kind:
             asked = decode(request, TrainRequest)
             self._refuse_seal(asked.seal, own)
             return encode(self._update(asked.plan, self.train(asked)))
+        if kind == ExplainRequest.kind:
+            wanted = decode(request, ExplainRequest)
+            self._refuse_seal(wanted.seal, own)
+            return encode(self.explain(wanted).message)
         measured = decode(request, EvaluateRequest)
         self._refuse_seal(measured.seal, own)
         return encode(self._evaluation(measured, self.measure(measured)))
@@ -201,6 +228,7 @@ class Hospital:
                 proximal_mu=plan.proximal_mu,
             ),
             self._progress,
+            self._map_losses,
         )
         after = to_parameters(network)
         keep = self._study.federation.optimizer_state == "keep"
@@ -211,7 +239,7 @@ class Hospital:
             for name, value in after.items()
             if name not in plan.personal
         }
-        return LocalTraining(delta, totals)
+        return LocalTraining(delta, totals, self._weight.of(network))
 
     def measure(self, request: EvaluateRequest) -> LocalEvaluation:
         """Measure a request's weights on held-out images.
@@ -220,6 +248,36 @@ class Hospital:
             BadUpdateError: Another study or network.
             SettingsError: No such split.
         """
+        self._check_measured(request)
+        began = time.perf_counter()
+        images = self._splits[request.split]
+        probabilities = predict(self.network_with(request.parameters, request.round), images)
+        loss_sum, counts = evaluation_counts(probabilities, images.labels)
+        return LocalEvaluation(loss_sum, dict(counts), time.perf_counter() - began)
+
+    def explain(self, request: ExplainRequest) -> LocalExplanation:
+        """Explain held-out images with a request's weights; all but sums stays here, and is kept.
+
+        Raises:
+            BadUpdateError: Another study or network, or a study without such measures.
+            SettingsError: No such split.
+            ExplanationError: The weights give outputs that are not finite.
+        """
+        self._check_measured(request)
+        return self._explanations.answer(request, self.network_with(request.parameters, request.round))
+
+    def note(self, told: ExplanationTotals) -> Noted:
+        """Take in what all hospitals' maps came to together.
+
+        Raises:
+            BadUpdateError: Another study, or totals that this hospital's own are not in.
+            RoundError: Of a round that it measured no maps in.
+        """
+        self.check(told.study, self._fingerprint)
+        return self._explanations.note(told)
+
+    def _check_measured(self, request: MeasureRequest) -> None:
+        """Refuse to measure what no coordinator may know."""
         self.check(request.study, request.fingerprint)
         if not 1 <= request.round <= self._study.federation.rounds:
             raise BadUpdateError(
@@ -231,11 +289,6 @@ class Hospital:
                 f"Hospital {self.name} measures no split {request.split!r}.",
                 why=f"A coordinator learns figures of {_MEASURED} images only.",
             )
-        began = time.perf_counter()
-        images = self._splits[request.split]
-        probabilities = predict(self.network_with(request.parameters, request.round), images)
-        loss_sum, counts = evaluation_counts(probabilities, images.labels)
-        return LocalEvaluation(loss_sum, dict(counts), time.perf_counter() - began)
 
     def _check_plan(self, plan: RoundPlan) -> None:
         """Refuse a round that the study file does not have: how one trains decides what an update tells."""
@@ -264,7 +317,7 @@ class Hospital:
             study=plan.study,
             round=plan.round,
             fingerprint=plan.fingerprint,
-            images=self.images,
+            images=trained.weight,
             loss_sum=totals.loss_sum,
             correct=totals.correct,
             seen=totals.seen,

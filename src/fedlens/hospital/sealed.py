@@ -7,21 +7,26 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fedlens.errors import BadUpdateError, FedLensError, ProtocolError
 from fedlens.files import write_text
 from fedlens.hospital.hospital import Hospital
+from fedlens.metrics.explanation import EXPLAINED
 from fedlens.protocol.codec import array_digest, arrays_digest, decode, digest, encode, kind_of
 from fedlens.protocol.ledger import Ledger
 from fedlens.protocol.messages import (
     EnrolRequest,
     EvaluateRequest,
+    ExplainRequest,
+    ExplanationTotals,
     KeysRequest,
+    MeasureRequest,
     Parameters,
     SharesRequest,
     SumPlan,
@@ -30,12 +35,14 @@ from fedlens.protocol.messages import (
     UnmaskRequest,
 )
 from fedlens.protocol.sealed_hospital import HospitalSeal, Ready
+from fedlens.protocol.session import MOST_SIGNED_BYTES
 from fedlens.protocol.totals import (
     MOST_COUNTER,
     Layout,
     counter_names,
     enrol_layout,
     evaluation_layout,
+    explain_layout,
     fixed_loss,
     train_layout,
     value_names,
@@ -44,6 +51,16 @@ from fedlens.protocol.vectors import Values, check_sizes
 
 LEDGER_NAME = "sealed.json"
 LOG_NAME = "hospital.jsonl"
+M = TypeVar("M", bound=MeasureRequest)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Integers to seal, their layout, and what the hospital's own log shall say."""
+
+    numbers: dict[str, Any]
+    layout: Layout
+    said: dict[str, Any]
 
 
 class SealedHospital:
@@ -100,7 +117,11 @@ class SealedHospital:
         if kind == TrainRequest.kind:
             return self._train(decode(request, TrainRequest), own)
         if kind == EvaluateRequest.kind:
-            return self._measure(decode(request, EvaluateRequest), own)
+            return self._counted(decode(request, EvaluateRequest), own, "evaluate", self._evaluated)
+        if kind == ExplainRequest.kind:
+            return self._counted(decode(request, ExplainRequest), own, "explain", self._explained)
+        if kind == ExplanationTotals.kind:
+            return self._note(request)
         return self._enrol(decode(request, EnrolRequest), own)
 
     def _enrol(self, request: EnrolRequest, own: bytes) -> bytes:
@@ -120,7 +141,7 @@ class SealedHospital:
         plan = request.plan
         trained = self._hospital.train(request)
         self._check_change(trained.delta, ready.plan)
-        names, totals, images = value_names(trained.delta), trained.totals, self._hospital.images
+        names, totals, images = value_names(trained.delta), trained.totals, trained.weight
         numbers: dict[str, Any] = {
             "images": images,
             "seen": totals.seen,
@@ -140,12 +161,14 @@ class SealedHospital:
         values = Values(trained.delta, names, weight, seed)
         return self._sealed(ready, values, numbers, self._layout, said)
 
-    def _measure(self, request: EvaluateRequest, own: bytes) -> bytes:
-        ready = self._verify(request, own, "evaluate", request.round)
+    def _counted(self, request: M, own: bytes, step: str, count: Callable[[M], _Counted]) -> bytes:
+        """Counts on held-out images, sealed."""
+        ready = self._verify(request, own, step, request.round)
         with self._one_answer(ready):
-            return self._sealed_evaluation(request, ready)
+            counted = count(request)
+            return self._sealed(ready, Values(), counted.numbers, counted.layout, counted.said)
 
-    def _sealed_evaluation(self, request: EvaluateRequest, ready: Ready) -> bytes:
+    def _evaluated(self, request: EvaluateRequest) -> _Counted:
         measured = self._hospital.measure(request)
         numbers = {"loss": fixed_loss(measured.loss_sum), "milliseconds": round(1000 * measured.seconds)}
         confusion = measured.counts["confusion"]
@@ -156,10 +179,23 @@ class SealedHospital:
             "accuracy": float(np.trace(confusion) / images) if images else None,
         }
         layout = evaluation_layout(self._hospital.classes)
-        return self._sealed(ready, Values(), {**numbers, **measured.counts}, layout, said)
+        return _Counted({**numbers, **measured.counts}, layout, said)
+
+    def _explained(self, request: ExplainRequest) -> _Counted:
+        measured = self._hospital.explain(request)
+        said = {
+            "images": int(measured.totals.column(EXPLAINED)[1].sum()),
+            "strays": measured.totals.mean("strays"),
+        }
+        return _Counted(measured.totals.numbers(), explain_layout(self._hospital.classes), said)
+
+    def _note(self, request: bytes) -> bytes:
+        numbers = explain_layout(self._hospital.classes).size
+        told = self._seal.from_coordinator(request, ExplanationTotals, most=MOST_SIGNED_BYTES + 8 * numbers)
+        return encode(self._hospital.note(told))
 
     def _verify(
-        self, request: TrainRequest | EvaluateRequest | EnrolRequest, own: bytes, step: str, round_number: int
+        self, request: TrainRequest | MeasureRequest | EnrolRequest, own: bytes, step: str, round_number: int
     ) -> Ready:
         """Everything about the seal, before a single image is looked at."""
         if not request.seal:

@@ -179,5 +179,8 @@ def _all_columns() -> tuple[str, ...]:
     return tuple(names)
 
 
+EXPLAINED = "empty"
+"""Column that is defined for every image explained, so that its count is theirs."""
+
 COLUMNS = _all_columns()
 """Every column of totals, in order: measures' own values and their baselines'."""

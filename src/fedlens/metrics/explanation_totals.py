@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlens.errors import DataError
-from fedlens.metrics.explanation import COLUMNS, MEASURES, Measure
+from fedlens.metrics.explanation import COLUMNS, EXPLAINED, MEASURES, Measure
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -25,6 +25,7 @@ UNITS = 1 << 20
 MOST_VALUE = 1024.0
 """Values are cut to this size, so that 2^24 images stay within the 2^54 that sealed totals hold."""
 
+_MOST_IMAGES = 1 << 24
 _INDEX = {name: number for number, name in enumerate(COLUMNS)}
 
 
@@ -87,6 +88,22 @@ class QualityTotals:
     def __sub__(self, other: Self) -> Self:
         """What is left without ``other``: the federation's other hospitals, seen from one of them."""
         return type(self)(self.sums - other.sums, self.counts - other.counts)
+
+    def possible(self, hospitals: int = 1) -> bool:
+        """Whether so many hospitals' maps can have come to these totals.
+
+        No count is negative or above the class's explained images, nor these above 2^24 a hospital, and no
+        sum is beyond what its count allows.
+        """
+        _, explained = self.column(EXPLAINED)
+        # In float64, where the product cannot wrap; rounding keeps the order.
+        most = self.counts.astype(np.float64) * (MOST_VALUE * UNITS)
+        return bool(
+            (self.counts >= 0).all()
+            and (self.counts <= explained[:, None]).all()
+            and (explained <= _MOST_IMAGES * hospitals).all()
+            and (np.abs(self.sums.astype(np.float64)) <= most).all()
+        )
 
     def column(self, name: str) -> tuple[Integers, Integers]:
         """Sums (in units of 2^-20) and counts of one column by class, each int64 (classes,)."""

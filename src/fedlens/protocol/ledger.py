@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from fedlens.errors import ProtocolError
 from fedlens.protocol.messages import Stamp
 
-STEPS = ("enrol", "train", "evaluate")
+STEPS = ("enrol", "train", "evaluate", "explain")
 Survivors = tuple[str, ...]
 
 

@@ -5,9 +5,10 @@ How messages become bytes stands in :mod:`fedlens.protocol.codec`; what is seale
 ``docs/protocol.md``. A *signed* message carries its sender's Ed25519 signature behind it.
 
 A hospital that is a machine of its own first says :class:`Joined`. Of an unsealed study an
-:class:`Update` and an :class:`Evaluation` leave each hospital every round. Of a sealed one :class:`Keys`,
-:class:`Shares`, :class:`SealedUpload`, :class:`CoSignature` and :class:`Unmasking` do, from which only sums
-over hospitals can be opened.
+:class:`Update`, an :class:`Evaluation` and, where maps are measured, an :class:`Explanation` leave each
+hospital every round. Of a sealed one :class:`Keys`, :class:`Shares`, :class:`SealedUpload`,
+:class:`CoSignature` and :class:`Unmasking` do, from which only sums over hospitals can be opened. Both say
+:class:`Noted` to what the hospitals' maps came to together.
 """
 
 from __future__ import annotations
@@ -138,21 +139,39 @@ class Update:
 
 
 @dataclass(frozen=True)
-class EvaluateRequest:
-    """Coordinator -> hospital: measure these weights on your held-out images.
+class MeasureRequest:
+    """What requests to measure weights on held-out images have in common; never sent as it is.
 
     Attributes:
-        seal: A signed :class:`SumPlan`: answer with a :class:`SealedUpload`. Empty: with an
-            :class:`Evaluation`.
+        seal: A signed :class:`SumPlan`: answer with a :class:`SealedUpload`. Empty: in the clear.
     """
 
-    kind: ClassVar[str] = "evaluate-request"
     study: str
     round: int
     fingerprint: str
     split: str
     parameters: Parameters = field(repr=False)
     seal: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class EvaluateRequest(MeasureRequest):
+    """Coordinator -> hospital: measure these weights on your held-out images.
+
+    In the clear the answer is an :class:`Evaluation`.
+    """
+
+    kind: ClassVar[str] = "evaluate-request"
+
+
+@dataclass(frozen=True)
+class ExplainRequest(MeasureRequest):
+    """Coordinator -> hospital: explain your held-out images with these weights, and measure the maps.
+
+    Method and measures are the study's. In the clear the answer is an :class:`Explanation`.
+    """
+
+    kind: ClassVar[str] = "explain-request"
 
 
 @dataclass(frozen=True)
@@ -178,6 +197,52 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """Hospital -> coordinator: sums and counts of explanation measures over images; in the clear.
+
+    Attributes:
+        seconds: Wall time of explaining and measuring.
+        counts: ``sums`` and ``counts``, each (classes, columns) int64, as in
+            :class:`~fedlens.metrics.explanation_totals.QualityTotals`.
+    """
+
+    kind: ClassVar[str] = "explanation"
+    hospital: str
+    study: str
+    round: int
+    fingerprint: str
+    split: str
+    seconds: float
+    counts: Parameters = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ExplanationTotals:
+    """Coordinator -> hospital, signed in a sealed study: what the maps of all hospitals came to together.
+
+    For those whose own numbers are in it, so that each can hold its own against the others'.
+
+    Attributes:
+        totals: As :attr:`Explanation.counts`, summed over hospitals.
+    """
+
+    kind: ClassVar[str] = "explanation-totals"
+    study: str
+    round: int
+    totals: Parameters = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Hospital -> coordinator: the totals have arrived. What the hospital makes of them stays there."""
+
+    kind: ClassVar[str] = "noted"
+    hospital: str
+    study: str
+    round: int
+
+
+@dataclass(frozen=True)
 class Stamp:
     """Which sum a message belongs to; every signed message of a sealed study carries one.
 
@@ -187,7 +252,8 @@ class Stamp:
         segment: Starts of the coordinator, from 1. A resumed study repeats a round in a new segment,
             with new keys.
         round: 0 for the enrolment, then from 1.
-        step: What is summed: image counts (``enrol``), updates (``train``) or counts of an evaluation.
+        step: What is summed: image counts (``enrol``), updates (``train``), counts of an evaluation
+            (``evaluate``) or of measured maps (``explain``).
     """
 
     study: str

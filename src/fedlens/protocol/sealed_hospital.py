@@ -66,6 +66,7 @@ _MOST_ARRAYS = 1 << 16
 # Beyond these, steps would leave single precision.
 _LEAST_RANGE, _MOST_RANGE = 2.0**-60, 2.0**60
 L = TypeVar("L", SurvivorsRequest, UnmaskRequest)
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -261,6 +262,19 @@ class HospitalSeal:
             next_shares,
         )
         return sign(answer, self._identity)
+
+    def from_coordinator(self, content: bytes, kind: type[M], *, most: int) -> M:
+        """A message of no sum that the coordinator signed.
+
+        Args:
+            content: As it came.
+            kind: Which it must be.
+            most: Bytes beyond which it is not even looked at.
+
+        Raises:
+            ProtocolError: Oversized, of another kind, or not signed by the coordinator.
+        """
+        return read_signed(content, kind, self._roster, COORDINATOR, most=most)
 
     def _next_shares(self, keys: Mapping[str, bytes]) -> bytes:
         """Shares for the next sum; nothing about that one may keep the present one closed."""

@@ -19,6 +19,8 @@ from fedlens.reports.absence import Absence, Event, absences, left_out
 from fedlens.reports.comparison import Summary
 from fedlens.reports.figures import training_curve
 from fedlens.reports.headline import Tile, note_text, range_text
+from fedlens.reports.map_table import map_rows
+from fedlens.reports.maps import share, times_chance
 from fedlens.reports.page import Picture, confusion_picture, flat, picture, render
 from fedlens.reports.paper import percent
 from fedlens.reports.sealing import sealing_notes
@@ -73,6 +75,11 @@ class FederationInput:
         evaluation: Event = self.kept["evaluation"]
         return evaluation
 
+    @property
+    def explained(self) -> list[Event]:
+        """Rounds after which maps were measured, and found."""
+        return [event for event in self.rounds if event.get("explanation", {}).get("figures")]
+
     def of(self, kind: str) -> list[Event]:
         """All events of one kind."""
         return [event for event in self.events if event["event"] == kind]
@@ -119,6 +126,19 @@ class HospitalRow:
     f1: Summary
 
 
+@dataclass(frozen=True)
+class MapsRow:
+    """How hospitals' maps did after one round: shares in percent, and in multiples of chance."""
+
+    number: int
+    images: str
+    pointing: str
+    pointing_times: str
+    energy: str
+    energy_times: str
+    strays: str
+
+
 def render_federation(report: FederationInput) -> str:
     """The page as HTML text; the same input gives the same page."""
     measured = report.evaluation["images"] > 0
@@ -135,6 +155,9 @@ def render_federation(report: FederationInput) -> str:
             "rows": list(_rows(report)),
             "hospitals": () if report.start["sealed"] else list(_hospitals(report)),
             "facts": list(_facts(report)),
+            "explained": report.explained[-1] if report.explained else None,
+            "maps": map_rows(report.explained[-1]["explanation"]["figures"]) if report.explained else (),
+            "moved": list(_moved(report)),
             "notes": sealing_notes(report.events),
             "settings": list(flat(report.study)),
             "asked": len(report.start["hospitals"]),
@@ -191,7 +214,16 @@ def _subsets(report: FederationInput) -> Iterator[tuple[str, str, str]]:
         for event in report.rounds
         if "evaluation" in event
     )
-    for what, steps in (("Trained without", trained), ("Measured without", measured)):
+    explained = (
+        (event["explanation"], report.start["hospitals"], event["round"])
+        for event in report.rounds
+        if "explanation" in event
+    )
+    for what, steps in (
+        ("Trained without", trained),
+        ("Measured without", measured),
+        ("Explained without", explained),
+    ):
         without: dict[str, list[int]] = {}
         for step, expected, number in steps:
             for name in left_out(step, expected):
@@ -206,7 +238,7 @@ def _rows(report: FederationInput) -> Iterator[RoundRow]:
     for event in report.events:
         if event["event"] == "round":
             evaluation = event.get("evaluation", {})
-            seconds = sum(event["seconds"].values()) + evaluation.get("seconds", 0.0)
+            seconds = sum(event["seconds"].values()) + sum(step["seconds"] for step in _held_out(event))
             yield RoundRow(
                 number=event["round"],
                 kept=event is report.kept,
@@ -231,12 +263,33 @@ def _away(
     found = [("", away) for away in absences(event, participants)]
     if "evaluation" in event:
         found += [("validation", away) for away in absences(event["evaluation"], roster)]
+    if "explanation" in event:
+        explanation = event["explanation"]
+        found += [("explanation", away) for away in absences(explanation, roster)]
+        found += [("explanation totals", away) for away in absences(explanation.get("told", {}))]
     return tuple(found)
 
 
+def _held_out(event: Event) -> list[Event]:
+    """What hospitals did with their validation images in a finished round."""
+    return [event[step] for step in ("evaluation", "explanation") if step in event]
+
+
+def _moved(report: FederationInput) -> Iterator[MapsRow]:
+    for event in report.explained:
+        explanation = event["explanation"]
+        found = explanation["figures"]
+        pointing, energy = (
+            (share(found, name), times_chance(found, name)) for name in ("pointing", "energy")
+        )
+        yield MapsRow(
+            event["round"], f"{explanation['images']:,}", *pointing, *energy, share(found, "strays")
+        )
+
+
 def _megabytes(event: Event, way: str) -> float:
-    """A hospital's mean in training, and its mean in validation."""
-    steps = [event, event["evaluation"]] if "evaluation" in event else [event]
+    """A hospital's mean in training, in validation and in explaining, added up."""
+    steps = [event, *_held_out(event)]
     return float(sum(np.mean([said[way] for said in step["hospitals"].values()]) for step in steps) / 1e6)
 
 
