@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -14,6 +15,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import fedlens
+from fedlens.models.checkpoint import read_contract
+from fedlens.reports.explanations import load_explanations
+from fedlens.reports.predictions import load_predictions
 
 STUDY = """\
 name = "tiny"
@@ -117,10 +121,44 @@ def test_the_comparison_has_every_arm_and_a_report_that_stands_alone(
     assert "data:image/png;base64," in html or "<svg" in html
 
 
+def test_training_with_explanations_is_held_against_training_without(
+    compared: fedlens.CompareResult,
+) -> None:
+    seed = compared.folder / "seed-0"
+    weights = {
+        arm: (seed / arm / "model" / "weights.safetensors").read_bytes()
+        for arm in ("federated", "explainable")
+    }
+
+    assert weights["federated"] != weights["explainable"]
+    assert "Against federated" in compared.table
+    with (compared.folder / "explanation_gains.csv").open() as file:
+        gains = [row for row in csv.DictReader(file) if row["scope"] == "pooled"]
+    assert {row["arm"] for row in gains} == {"explainable"}
+    assert {"accuracy", "pointing", "energy", "times-chance", "strays"} <= {row["figure"] for row in gains}
+    assert {row["verdict"] for row in gains} <= {"better", "worse", "no effect seen"}
+
+
+def test_every_arm_explained_its_test_images_with_its_own_network(compared: fedlens.CompareResult) -> None:
+    arms = sorted(path.parent for path in compared.folder.glob("seed-0/*/predictions.parquet"))
+
+    assert len(arms) == 7
+    for arm in arms:
+        values = load_explanations(arm / "explanations.parquet")
+        assert values.image_ids.tolist() == load_predictions(arm / "predictions.parquet").image_ids.tolist()
+        assert set(values.weights.values()) == {read_contract(arm / "model").weights_sha256}
+        outlined = np.isfinite(values.columns["area"])
+        assert 0 < outlined.sum() < len(values)
+        assert np.array_equal(np.isfinite(values.columns["energy"]), outlined)
+        assert np.isfinite(values.columns["strays"]).all()
+
+
 def test_a_comparison_that_is_finished_is_not_trained_again(
     home: Path, compared: fedlens.CompareResult
 ) -> None:
     before = _weights(compared.folder)
+    measured = sorted(compared.folder.glob("seed-0/*/explanations.parquet"))
+    written = [path.stat().st_mtime_ns for path in measured]
     steps: list[str] = []
 
     again = fedlens.compare(
@@ -130,6 +168,19 @@ def test_a_comparison_that_is_finished_is_not_trained_again(
     assert again.table == compared.table
     assert _weights(compared.folder) == before
     assert not [step for step in steps if "training" in step]
+    assert [path.stat().st_mtime_ns for path in measured] == written
+
+
+def test_a_run_trains_with_what_the_study_says(home: Path) -> None:
+    text = STUDY.format(output="minded").replace("rounds = 4", "rounds = 1")
+    (home / "minded.toml").write_text(text + "[explanation]\nfield_loss = 0.5\n")
+    (home / "plain.toml").write_text(text.replace("minded", "plain"))
+
+    minded, plain = (fedlens.run(fedlens.load_study(home / f"{name}.toml")) for name in ("minded", "plain"))
+
+    assert _weights(minded.folder) != _weights(plain.folder)
+    assert "trained with explanations: field_loss = 0.5" in minded.report.read_text()
+    assert "trained with explanations" not in plain.report.read_text()
 
 
 def test_explanations_lie_on_the_image_at_its_own_resolution(
@@ -174,3 +225,5 @@ def test_under_fedbn_every_hospital_has_a_network_of_its_own(home: Path) -> None
     assert any("weight" in name for name in shared)
     assert any("running_mean" in name for name in set(states[0]) - shared)
     assert "own normalisation" in result.report.read_text()
+    values = load_explanations(result.folder / "seed-0" / "federated" / "explanations.parquet")
+    assert len(set(values.weights.values())) == 4, "each explained with its own"

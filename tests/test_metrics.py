@@ -20,8 +20,10 @@ from fedlens.metrics import (
     per_class,
     resample_aurocs,
     resample_confusions,
+    resample_sums,
     score_histograms,
     summarise,
+    two_sided,
     wilson,
 )
 
@@ -251,3 +253,21 @@ def test_wilson_gives_known_intervals(hits: int, images: int, low: float, high: 
 
 def test_wilson_of_no_images_is_undefined() -> None:
     assert np.isnan(wilson(0, 0)).all()
+
+
+def test_sums_are_of_the_same_resamples_as_confusions() -> None:
+    rng = np.random.default_rng(3)
+    true, predicted = rng.integers(0, 2, 60), rng.integers(0, 2, 60)
+    groups = [f"g{number // 3}" for number in range(60)]
+    table = np.stack([true == 1, (true == 1) & (predicted == 1)], axis=1).astype(np.float64)
+    sums = resample_sums(table, groups, resamples=50, seed=4)
+    confusions = resample_confusions(true, predicted, groups, 2, resamples=50, seed=4)
+    assert np.array_equal(sums, np.stack([confusions[:, 1].sum(1), confusions[:, 1, 1]], axis=1))
+    assert resample_sums(table[:3], groups[:3], resamples=50, seed=4).shape == (0, 2)
+
+
+def test_the_p_value_counts_both_sides_and_is_never_zero() -> None:
+    assert two_sided(np.linspace(0.1, 1, 99)) == pytest.approx(2 / 100)
+    assert two_sided(np.linspace(-1, -0.1, 99)) == pytest.approx(2 / 100)
+    assert two_sided(np.zeros(99)) == two_sided(np.zeros(0)) == 1
+    assert two_sided(np.r_[np.full(90, 1.0), np.full(9, -1.0)]) == pytest.approx(0.2)

@@ -1,15 +1,19 @@
 """Arms: the ways one study's images can be learnt from, all through one round loop.
 
-========== ===================================== ============================
-arm        who trains                            steps
-========== ===================================== ============================
-federated  every hospital on its own images      ``federation.rounds`` rounds
-central    one member that holds all images      one round for each pass
-local-X    hospital X alone                      one round for each pass
-========== ===================================== ============================
+=========== ===================================== ============================
+arm         who trains                            steps
+=========== ===================================== ============================
+federated   every hospital on its own images      ``federation.rounds`` rounds
+explainable the same, minding explanations        the same
+central     one member that holds all images      one round for each pass
+local-X     hospital X alone                      one round for each pass
+=========== ===================================== ============================
 
 Every arm passes its images ``training.passes`` times. A "federation" of one member is plain
-training, so resume, history and checkpoints are the same code in every arm.
+training, so resume, history and checkpoints are the same code in every arm. Hospitals mind
+explanations as ``study.explanation`` says; what it says in which arm of a comparison is in
+:mod:`fedlens.explained_arms`. Central and local training never do, nor is there any round between
+the first and the last to look at their maps for.
 """
 
 from __future__ import annotations
@@ -20,13 +24,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fedlens.arm_path import FEDERATED, arm_path
+from fedlens.arm_path import arm_path
 from fedlens.coordinator.gathering import Gathering
 from fedlens.coordinator.plain import PlainGathering
 from fedlens.coordinator.rounds import RoundsResult, Watch, check_start, nobody, run_rounds
 from fedlens.coordinator.sealed import SealedGathering
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.engines.local import LocalEngine
+from fedlens.explained_arms import unexplained
 from fedlens.hospital.evaluation import predict
 from fedlens.hospital.hospital import Hospital
 from fedlens.hospital.images import HospitalImages
@@ -52,7 +57,7 @@ class ArmResult:
     """One trained arm.
 
     Attributes:
-        name: ``federated``, ``central`` or ``local-<hospital>``.
+        name: ``central``, ``local-<hospital>``, or an arm that all hospitals train together.
         folder: Holds ``history.jsonl``, ``rounds/``, ``model/``, ``predictions.parquet``.
         rounds: What the coordinator ended with.
         predictions: On the test images of all hospitals.
@@ -80,8 +85,8 @@ def train_arm(
     """Train one arm to its end and write its model and test predictions.
 
     Args:
-        prepared: The study's images.
-        name: ``federated``, ``central`` or ``local-<hospital>``.
+        prepared: The study's images; its ``explanation`` is what all hospitals together train with.
+        name: ``central``, ``local-<hospital>``, or an arm that all hospitals train together.
         resume: Go on from the folder's last round; a finished arm is only read.
         watch: Told every round's event.
         progress: Called with the step, and how far it is.
@@ -158,19 +163,26 @@ def build_hospital(
         splits,
         folder,
         batch_size=study.federation.batch_size or study.training.batch_size,
+        class_names=classes,
         progress=progress,
     )
 
 
+def _alone(name: str) -> bool:
+    """Whether one member trains, without a federation."""
+    return name == CENTRAL or name.startswith(LOCAL)
+
+
 def _arm_study(study: Study, name: str) -> Study:
-    if name == FEDERATED:
+    if not _alone(name):
         return study
     alone = FederationSettings(
         rounds=max(1, round(study.training.passes)), minimum_hospitals=1, optimizer_state="keep"
     )
     # Alone, a hospital has nobody to hide its update among, and sends it to itself.
     unsealed = study.sealing.model_copy(update={"mode": "off"})
-    return study.model_copy(update={"federation": alone, "sealing": unsealed})
+    explanation = unexplained(study.explanation).model_copy(update={"measures": "none"})
+    return study.model_copy(update={"federation": alone, "sealing": unsealed, "explanation": explanation})
 
 
 def _federation(
@@ -188,7 +200,8 @@ def _federation(
 
 def _members(prepared: PreparedStudy, study: Study, arm: str, folder: Path) -> list[Hospital]:
     """Hospitals of the arm, in roster order; ``central`` has one that holds every image."""
-    owners = {FEDERATED: list(prepared.hospitals), CENTRAL: [""]}.get(arm, [arm.removeprefix(LOCAL)])
+    together = list(prepared.hospitals)
+    owners = ([""] if arm == CENTRAL else [arm.removeprefix(LOCAL)]) if _alone(arm) else together
     members = []
     for owner in owners:
         splits = {split: prepared.images(split, owner) for split in ("train", "validation")}

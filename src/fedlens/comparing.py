@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlens.arm_path import FEDERATED
-from fedlens.arms import CENTRAL, arm_folder, train_arm
-from fedlens.files import write_bytes
+from fedlens.arms import CENTRAL, train_arm
+from fedlens.explained_arms import FEDERATION_ARMS, arm_explanation
 from fedlens.preparation import PreparedStudy, prepare
 from fedlens.progress import Progress, silent
 from fedlens.reporting import measure_and_report
 from fedlens.reports.measures import LOCAL
-from fedlens.reports.paper import markdown
-from fedlens.reports.predictions import PREDICTIONS_NAME
 from fedlens.run_folder import hold_images, keep_study, run_folder
 from fedlens.study import Study
-
-EXPLAINABLE = "explainable"
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,8 @@ class CompareResult:
     Attributes:
         folder: The run folder (see :mod:`fedlens.run_folder`).
         report: The stand-alone page.
-        table: The paper's results table with ours beside it, Markdown.
+        table: The paper's results table with ours beside it, and how good each arm's explanations are,
+            Markdown.
         csv: One figure a line, for every seed, arm and scope.
     """
 
@@ -40,9 +37,8 @@ class CompareResult:
 def compare(study: Study, *, progress: Progress = silent) -> CompareResult:
     """Train the arms of ``study.compare`` for each of its seeds, and write tables and report.
 
-    Finished arms and rounds are kept: the same call goes on after an interruption. The arm
-    ``explainable`` is the federated network with Grad-CAM at every hospital; training that uses
-    explanations is not part of it yet, so its predictions are the federated ones.
+    Finished arms and rounds are kept: the same call goes on after an interruption. What each arm minds of
+    explanations is in :mod:`fedlens.explained_arms`: ``federated`` nothing, whatever the study says.
 
     Raises:
         DataError: The images cannot be used as asked.
@@ -54,25 +50,19 @@ def compare(study: Study, *, progress: Progress = silent) -> CompareResult:
     keep_study(study, folder)
     for seed in study.compare.seeds:
         seeded = study.model_copy(update={"seed": seed})
-        _train_arms(
-            PreparedStudy(seeded, prepared.manifest, prepared.pixels, prepared.classes, prepared.hospitals),
-            progress,
-        )
+        _train_arms(dataclasses.replace(prepared, study=seeded), progress)
     report = measure_and_report(folder, prepared=prepared, progress=progress)
-    return CompareResult(folder, report.page, markdown(report.comparison), folder / "comparison.csv")
+    return CompareResult(folder, report.page, report.table, folder / "comparison.csv")
 
 
 def _train_arms(prepared: PreparedStudy, progress: Progress) -> None:
-    wanted = prepared.study.compare.arms
-    names: list[str] = [CENTRAL] if CENTRAL in wanted else []
-    if FEDERATED in wanted or EXPLAINABLE in wanted:
-        names.append(FEDERATED)
-    if "local" in wanted:
+    study = prepared.study
+    names: list[str] = [CENTRAL] if CENTRAL in study.compare.arms else []
+    names += [arm for arm in FEDERATION_ARMS if arm in study.compare.arms]
+    if "local" in study.compare.arms:
         names += [LOCAL + hospital for hospital in prepared.hospitals]
     for done, name in enumerate(names):
-        progress(f"arms, seed {prepared.study.seed}", done, len(names))
-        train_arm(prepared, name, resume=True, progress=progress)
-    progress(f"arms, seed {prepared.study.seed}", len(names), len(names))
-    if EXPLAINABLE in wanted:
-        federated = arm_folder(prepared.study, FEDERATED) / PREDICTIONS_NAME
-        write_bytes(arm_folder(prepared.study, EXPLAINABLE) / PREDICTIONS_NAME, federated.read_bytes())
+        progress(f"arms, seed {study.seed}", done, len(names))
+        arm = study.model_copy(update={"explanation": arm_explanation(study.explanation, name)})
+        train_arm(dataclasses.replace(prepared, study=arm), name, resume=True, progress=progress)
+    progress(f"arms, seed {study.seed}", len(names), len(names))

@@ -18,8 +18,9 @@ from fedlens.explain.figures import explanation_figure, save_figure
 from fedlens.explain.methods import RECOMMENDED, find_method
 from fedlens.explain.saliency import SaliencyMap, saliency_maps
 from fedlens.imaging import dicom
-from fedlens.imaging.formats import decode, read_bytes, read_mask
+from fedlens.imaging.formats import decode, read_bytes
 from fedlens.imaging.manifest import ImageRecord, Manifest, load_manifest
+from fedlens.imaging.outlines import read_outline
 from fedlens.imaging.preprocess import PROFILES, digest, preprocess, to_input
 from fedlens.models.checkpoint import Contract, load_checkpoint, read_contract
 from fedlens.models.network import Network
@@ -210,8 +211,4 @@ class _KnownImages:
         return self._relabel.get(record.label, record.label)
 
     def mask(self, record: ImageRecord, size: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
-        path = self._manifest.mask_path(record)
-        if path is None or not path.is_file():
-            return None
-        mask = read_mask(path)
-        return mask if mask.shape == size else None
+        return read_outline(self._manifest, record, size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,40 +11,56 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fedlens.arm_path import FEDERATED
 from fedlens.coordinator.history import HISTORY_NAME, read_history
-from fedlens.errors import HistoryError
+from fedlens.errors import HistoryError, UnreadableImageError
 from fedlens.explain.overlay import overlay
 from fedlens.explain.saliency import SaliencyMap, saliency_maps
+from fedlens.explain.straying import reasons_in_words, stray_reasons
+from fedlens.explained_arms import EXPLAINABLE, switched_on
+from fedlens.explanation_measuring import measure_explanations, model_of
 from fedlens.federation_report import REPORT_NAME, holds_only_a_history, write_federation_report
 from fedlens.files import write_text
-from fedlens.imaging.formats import read_mask, read_record
+from fedlens.imaging.formats import read_record
+from fedlens.imaging.outlines import read_outline
 from fedlens.imaging.preprocess import to_input
 from fedlens.models.checkpoint import load_checkpoint
 from fedlens.preparation import PreparedStudy, prepare
 from fedlens.progress import Progress, silent
+from fedlens.reports import explanation_text, paper
 from fedlens.reports.comparison import Comparison, compare, load_arms, write_comparison
+from fedlens.reports.explanation_comparison import (
+    ExplanationComparison,
+    compare_explanations,
+    load_arm_explanations,
+    write_explanation_comparison,
+)
+from fedlens.reports.explanation_curves import ExplanationCurve, explanation_curve
+from fedlens.reports.explanations import EXPLANATIONS_NAME, ExplanationValues, load_explanations
 from fedlens.reports.figures import TrainingCurve, training_curve
-from fedlens.reports.gallery import Case, GalleryItem, choose_cases, gallery_item
-from fedlens.reports.html import ReportInput, save_report
-from fedlens.reports.paper import markdown
+from fedlens.reports.gallery import OVERLAY_SIDE, Case, GalleryItem, choose_cases, encode_png, gallery_item
+from fedlens.reports.html import ReportInput, main_arm, save_report
 from fedlens.reports.predictions import PREDICTIONS_NAME, load_predictions
 from fedlens.reports.provenance import now, shareable, versions
 from fedlens.reports.sealing import sealing_notes
 from fedlens.reports.shares import shares_of
-from fedlens.run_folder import HOSPITALS_NAME, MODEL_NAME, hold_images, kept_study
+from fedlens.run_folder import MODEL_NAME, hold_images, kept_study
+from fedlens.study import Study
 
 TABLE_NAME = "table.md"
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was written: the page, and the figures behind it."""
+    """What was written: the page, the figures behind it, and both as Markdown tables."""
 
     page: Path
     comparison: Comparison
+    explanations: ExplanationComparison | None
+    table: str
 
 
 def write_report(folder: Path, *, progress: Progress = silent) -> Path:
@@ -64,6 +82,9 @@ def measure_and_report(
 ) -> Report:
     """Write ``comparison.csv``, ``summary.csv``, ``gains.csv``, ``table.md`` and ``report.html``.
 
+    Explanations of test images are measured where they were not yet, and go to ``explanations.csv`` and
+    ``explanation_gains.csv``.
+
     Args:
         folder: A run folder with at least one finished arm.
         prepared: The study's images, if the caller has them; else they are prepared again.
@@ -79,38 +100,68 @@ def measure_and_report(
     if prepared is None:
         prepared = prepare(study, progress=progress)
         hold_images(folder, prepared.manifest)
-    comparison = compare(load_arms(folder), resamples=study.compare.bootstrap, progress=progress)
-    write_comparison(folder, comparison)
-    write_text(folder / TABLE_NAME, markdown(comparison))
+    measure_explanations(folder, prepared, progress=progress)
+    arms = load_arms(folder)
+    comparison = compare(arms, resamples=study.compare.bootstrap, progress=progress)
+    explanations = compare_explanations(
+        load_arm_explanations(folder, arms), resamples=study.compare.bootstrap
+    )
+    table = _write_tables(folder, comparison, explanations)
     settings = shareable(study)
     report = ReportInput(
         title=study.name,
         study=settings,
         comparison=comparison,
+        explanations=explanations,
+        outlined=_outlined(prepared),
         curves=_curves(folder, study.training.passes),
+        explanation_curves=_explanation_curves(folder, study.training.passes),
         shares=shares_of(prepared.manifest),
         audit=_audit(study.data.folder),
         gallery=_gallery(folder, prepared, comparison, progress),
         command="fedlens compare" if len(comparison.arms) > 1 else "fedlens run",
         versions=versions(),
         created=now(),
-        notes=(*_sealing(folder), *_notes(settings)),
+        notes=(*_sealing(folder), *_notes(study, comparison)),
     )
     save_report(folder / REPORT_NAME, report)
-    return Report(folder / REPORT_NAME, comparison)
+    return Report(folder / REPORT_NAME, comparison, explanations, table)
+
+
+def _write_tables(folder: Path, comparison: Comparison, explanations: ExplanationComparison | None) -> str:
+    write_comparison(folder, comparison)
+    table = paper.markdown(comparison)
+    if explanations is not None:
+        write_explanation_comparison(folder, explanations)
+        table += "\n" + explanation_text.markdown(explanations)
+    write_text(folder / TABLE_NAME, table)
+    return table
+
+
+def _outlined(prepared: PreparedStudy) -> dict[str, tuple[int, int]]:
+    """By hospital its training images with an expert's outline, and all of them."""
+    counts = {}
+    for hospital in prepared.hospitals:
+        files = prepared.images("train", hospital).outlines
+        counts[hospital] = (sum(file is not None and file.is_file() for file in files), len(files))
+    return counts
+
+
+def _histories(folder: Path) -> list[tuple[str, int, list[dict[str, Any]]]]:
+    """Arm, seed and events of every history."""
+    return [
+        (path.parent.name, int(path.parent.parent.name.removeprefix("seed-")), read_history(path.parent))
+        for path in sorted(folder.glob(f"seed-*/*/{HISTORY_NAME}"))
+    ]
 
 
 def _curves(folder: Path, passes: float) -> tuple[TrainingCurve, ...]:
-    paths = sorted(folder.glob(f"seed-*/*/{HISTORY_NAME}"))
-    return tuple(
-        training_curve(
-            path.parent.name,
-            int(path.parent.parent.name.removeprefix("seed-")),
-            read_history(path.parent),
-            passes=passes,
-        )
-        for path in paths
-    )
+    return tuple(training_curve(arm, seed, events, passes=passes) for arm, seed, events in _histories(folder))
+
+
+def _explanation_curves(folder: Path, passes: float) -> tuple[ExplanationCurve, ...]:
+    curves = (explanation_curve(arm, seed, events, passes=passes) for arm, seed, events in _histories(folder))
+    return tuple(curve for curve in curves if curve is not None)
 
 
 def _sealing(folder: Path) -> tuple[str, ...]:
@@ -128,59 +179,93 @@ def _audit(data: Path) -> Mapping[str, Any]:
 def _gallery(
     folder: Path, prepared: PreparedStudy, comparison: Comparison, progress: Progress
 ) -> tuple[GalleryItem, ...]:
-    """Right and wrong cases of the federated network of the first seed, explained where they lie."""
-    arm = folder / f"seed-{comparison.seeds[0]}" / FEDERATED
+    """Cases of the main arm's network of the first seed, explained where they lie."""
+    arm = folder / f"seed-{comparison.seeds[0]}" / main_arm(comparison)
     if not (arm / PREDICTIONS_NAME).is_file():
         return ()
-    cases = choose_cases(load_predictions(arm / PREDICTIONS_NAME))
-    rows = {record.image_id: row for row, record in enumerate(prepared.manifest)}
+    values = load_explanations(arm / EXPLANATIONS_NAME) if (arm / EXPLANATIONS_NAME).is_file() else None
+    columns = values.columns if values is not None else {}
+    straying = columns["strays"] > 0 if "strays" in columns else None
+    cases = choose_cases(load_predictions(arm / PREDICTIONS_NAME), straying=straying)
     progress("explain", 0, len(cases))
+    maps = _maps(arm, cases, prepared, as_decided=True)
+    items = tuple(_item(case, maps[case.image_id].values, values, prepared) for case in cases)
+    other = arm.parent / EXPLAINABLE
+    if arm.name == FEDERATED and EXPLAINABLE in comparison.arms and (other / MODEL_NAME).is_dir():
+        others = _maps(other, cases, prepared, as_decided=False)
+        items = tuple(_with_other(item, others[item.case.image_id], prepared) for item in items)
+    progress("explain", len(cases), len(cases))
+    return items
+
+
+def _maps(
+    arm: Path, cases: Sequence[Case], prepared: PreparedStudy, *, as_decided: bool
+) -> dict[str, SaliencyMap]:
+    """Saliency maps of an arm's networks by image id, of the case's decision or of the network's own."""
+    rows = {record.image_id: row for row, record in enumerate(prepared.manifest)}
     maps: dict[str, SaliencyMap] = {}
     for hospital in sorted({case.hospital for case in cases}):
         own = [case for case in cases if case.hospital == hospital]
-        maps |= _explain(_model_of(arm, hospital), own, rows, prepared)
-    progress("explain", len(cases), len(cases))
-    return tuple(_item(case, rows[case.image_id], maps[case.image_id].values, prepared) for case in cases)
+        network, contract = load_checkpoint(model_of(arm, hospital), classes=prepared.classes)
+        pixels = np.stack([prepared.pixels[rows[case.image_id]] for case in own])
+        decided = torch.tensor([contract.classes.index(case.predicted) for case in own])
+        found = saliency_maps(
+            network,
+            to_input(torch.from_numpy(pixels)),
+            classes=contract.classes,
+            files=[case.image_id for case in own],
+            method=prepared.study.explanation.method,
+            targets=decided if as_decided else None,
+        )
+        maps |= {case.image_id: saliency for case, saliency in zip(own, found, strict=True)}
+    return maps
 
 
-def _model_of(arm: Path, hospital: str) -> Path:
-    """A hospital's own checkpoint where it has one (FedBN), else the arm's."""
-    own = arm / HOSPITALS_NAME / hospital / MODEL_NAME
-    return own if own.is_dir() else arm / MODEL_NAME
+def _with_other(item: GalleryItem, saliency: SaliencyMap, prepared: PreparedStudy) -> GalleryItem:
+    """The same case with the explainable arm's map beside."""
+    image, mask = _image_and_outline(item.case, prepared)
+    name, probability = saliency.ranked()[0]
+    said = f"{paper.ARM_LABELS[EXPLAINABLE]}, {name} with {paper.percent(probability, 0)} %"
+    picture = encode_png(overlay(image, saliency.values, mask=mask), OVERLAY_SIDE)
+    return dataclasses.replace(item, other_png=picture, other=said)
 
 
-def _explain(
-    model: Path, cases: Sequence[Case], rows: Mapping[str, int], prepared: PreparedStudy
-) -> dict[str, SaliencyMap]:
-    """Saliency maps of the predicted classes, by image id."""
-    network, contract = load_checkpoint(model, classes=prepared.classes)
-    pixels = np.stack([prepared.pixels[rows[case.image_id]] for case in cases])
-    targets = torch.tensor([contract.classes.index(case.predicted) for case in cases])
-    maps = saliency_maps(
-        network,
-        to_input(torch.from_numpy(pixels)),
-        classes=contract.classes,
-        files=[case.image_id for case in cases],
-        targets=targets,
-    )
-    return {case.image_id: saliency for case, saliency in zip(cases, maps, strict=True)}
-
-
-def _item(case: Case, row: int, values: np.ndarray, prepared: PreparedStudy) -> GalleryItem:
-    record = prepared.manifest.records[row]
+def _image_and_outline(
+    case: Case, prepared: PreparedStudy
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]:
+    record = next(record for record in prepared.manifest if record.image_id == case.image_id)
     image = read_record(prepared.manifest, record)
-    path = prepared.manifest.mask_path(record)
-    mask = read_mask(path) if path is not None and path.is_file() else None
-    if mask is not None and (mask.shape != image.shape[:2] or not mask.any()):
-        mask = None
-    drawn = overlay(image, values, mask=mask)
-    return gallery_item(case, image, drawn, outlined=mask is not None)
+    # A damaged outline is as good as none; the import's report has named it.
+    with contextlib.suppress(UnreadableImageError):
+        return image, read_outline(prepared.manifest, record, image.shape[:2])
+    return image, None
 
 
-def _notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+def _item(
+    case: Case,
+    heat: npt.NDArray[np.float32],
+    values: ExplanationValues | None,
+    prepared: PreparedStudy,
+) -> GalleryItem:
+    image, mask = _image_and_outline(case, prepared)
+    inside, why = None, ""
+    if values is not None:
+        energy = values.columns.get("energy", np.full(len(values), np.nan))[case.index]
+        inside = None if np.isnan(energy) else float(energy)
+        strayed = "strays" in values.columns
+        why = reasons_in_words(stray_reasons(values.columns, case.index)) if strayed else ""
+    drawn = overlay(image, heat, mask=mask)
+    return gallery_item(case, image, drawn, outlined=mask is not None, inside=inside, why=why)
+
+
+def _notes(study: Study, comparison: Comparison) -> tuple[str, ...]:
     notes = []
-    if settings["federation"]["strategy"] == "fedbn":
+    if study.federation.strategy == "fedbn":
         notes.append("FedBN: every hospital decides and explains with its own normalisation layers.")
-    if settings["training"]["patience"]:
+    if study.training.patience:
         notes.append("Early stopping was on: an arm that stopped early passed its images less often.")
+    minded = switched_on(study.explanation)
+    if minded and comparison.arms == (FEDERATED,):
+        said = ", ".join(f"{name} = {value}" for name, value in minded.items())
+        notes.append(f"The network was trained with explanations: {said}.")
     return tuple(notes)

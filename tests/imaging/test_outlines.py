@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedlens.imaging.outlines import fitted_outline
+from fedlens.errors import UnreadableImageError
+from fedlens.imaging.manifest import ImageRecord, Manifest
+from fedlens.imaging.outlines import fitted_outline, read_outline
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (200, 100), (20, 30), (30, 300)])
@@ -32,3 +38,22 @@ def test_a_single_pixel_never_vanishes(row: int, column: int) -> None:
 
 def test_no_outline_stays_none() -> None:
     assert not fitted_outline(np.zeros((40, 50), np.bool_), 32).any()
+
+
+def test_an_outline_is_read_where_it_fits_its_image(tmp_path: Path) -> None:
+    mask = np.zeros((40, 50), np.uint8)
+    mask[5:9, 10:20] = 255
+    cv2.imwrite(str(tmp_path / "mask.png"), mask)
+    cv2.imwrite(str(tmp_path / "blank.png"), np.zeros((40, 50), np.uint8))
+    (tmp_path / "torn.png").write_bytes(b"no image")
+
+    def read(name: str, shape: tuple[int, int] = (40, 50)) -> npt.NDArray[np.bool_] | None:
+        record = ImageRecord("a", "a.png", "x", "a", "mri", "s", "0", 50, 40, mask=name)
+        return read_outline(Manifest(tmp_path, (record,)), record, shape)
+
+    found = read("mask.png")
+    assert found is not None and np.array_equal(found, mask > 0)
+    assert read("mask.png", (50, 40)) is None, "of another size"
+    assert read("blank.png") is None and read("gone.png") is None and read("") is None
+    with pytest.raises(UnreadableImageError):
+        read("torn.png")

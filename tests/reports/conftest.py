@@ -7,7 +7,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from fedlens.metrics.explanation import IOU_THRESHOLDS
 from fedlens.reports.comparison import ArmPredictions, Comparison, compare
+from fedlens.reports.explanation_comparison import (
+    ArmExplanations,
+    ExplanationComparison,
+    arm_explanations,
+    compare_explanations,
+)
+from fedlens.reports.explanation_curves import ExplanationCurve
+from fedlens.reports.explanations import ExplanationValues
 from fedlens.reports.figures import TrainingCurve
 from fedlens.reports.gallery import GalleryItem, choose_cases, gallery_item
 from fedlens.reports.html import ReportInput
@@ -91,13 +100,68 @@ def fake_arms(seeds: tuple[int, ...] = (0,), images: int = 480) -> list[ArmPredi
 def fake_gallery() -> tuple[GalleryItem, ...]:
     y, x = np.mgrid[:150, :200]
     items = []
-    for number, case in enumerate(choose_cases(fake_predictions(), right=2, wrong=2)):
+    straying = np.arange(480) % 9 == 0
+    for number, case in enumerate(choose_cases(fake_predictions(), straying=straying, each=2)):
         grey = (110 + 60 * np.sin(x / (9 + number)) * np.cos(y / 17)).astype(np.uint8)
         heat = np.exp(-(((x - 60 - 6 * number) / 28) ** 2) - ((y - 70) / 24) ** 2)[..., None]
         overlay = (grey[..., None] * (1 - 0.7 * heat) + heat * [180, 60, 20]).astype(np.uint8)
         outlined = case.source != "chest_xray"
-        items.append(gallery_item(case, grey, overlay, outlined=outlined, inside=0.41 if outlined else None))
+        inside = 0.41 if outlined else None
+        why = "41 % of the heat lies on hairs (3 % of the image)" if case.kind == "straying" else ""
+        items.append(gallery_item(case, grey, overlay, outlined=outlined, inside=inside, why=why))
     return tuple(items)
+
+
+def fake_explanations(arm: str, seed: int = 0, images: int = 480) -> ArmExplanations:
+    """Every second brain image is outlined; arms that train with explanations have better maps."""
+    predictions = fake_predictions(arm if arm in SKILL else "federated", seed, images)
+    world = np.random.default_rng(2)
+    outlined = (predictions.sources == "brain_mri") & (np.arange(images) % 2 == 0)
+    area = np.where(outlined, world.uniform(0.02, 0.2, images), np.nan)
+    hard = world.normal(size=images)
+    own = np.random.default_rng([seed, 7, sum(map(ord, arm))])
+    good = 0.25 if arm == "explainable" else 0.0
+    share = 1 / (1 + np.exp(-(hard - 0.8 + 4 * good + own.normal(0, 0.3, images))))
+    columns = {
+        "pointing": np.where(outlined, (share > 0.4).astype(float), np.nan),
+        "energy": np.where(outlined, share, np.nan),
+        "energy-centre": np.where(outlined, area * 1.5, np.nan),
+        "pointing-centre": np.where(outlined, 0.1, np.nan),
+        "area": area,
+        "equivariance-flip": own.uniform(0.6, 1.0, images),
+        "strays": (own.random(images) < 0.2).astype(float),
+    }
+    for threshold in IOU_THRESHOLDS:
+        columns[f"iou@{threshold:.2f}"] = np.where(outlined, share * (1 - abs(threshold - 0.5)), np.nan)
+        columns[f"iou-centre@{threshold:.2f}"] = np.where(outlined, area, np.nan)
+    values = ExplanationValues(
+        predictions.image_ids,
+        predictions.hospitals,
+        predictions.sources,
+        predictions.groups,
+        predictions.true,
+        columns,
+        "grad-cam",
+        {"A": "0" * 64},
+    )
+    return arm_explanations(ArmPredictions(seed, arm, predictions), values)
+
+
+def fake_explanation_curves() -> tuple[ExplanationCurve, ...]:
+    passes = (5.0, 10.0, 15.0)
+    return tuple(
+        ExplanationCurve(
+            arm,
+            0,
+            passes,
+            {
+                "energy": (1.0, 1.0 + gain, 1.0 + 2 * gain),
+                "strays": (0.3, 0.2, 0.1),
+                "equivariance-flip": (0.7,) * 3,
+            },
+        )
+        for arm, gain in (("federated", 0.2), ("explainable", 0.6))
+    )
 
 
 def fake_curves() -> tuple[TrainingCurve, ...]:
@@ -167,12 +231,23 @@ def comparison() -> Comparison:
 
 
 @pytest.fixture(scope="session")
-def report(comparison: Comparison) -> ReportInput:
+def explanations() -> ExplanationComparison:
+    arms = [fake_explanations(arm) for arm in (*SKILL, "explainable", "explainable-field")]
+    found = compare_explanations(arms, resamples=200)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def report(comparison: Comparison, explanations: ExplanationComparison) -> ReportInput:
     return ReportInput(
         title="Three modalities, four hospitals",
         study={"name": "paper", "training": {"passes": 50.0, "batch_size": 32}, "compare": {"seeds": [0]}},
         comparison=comparison,
+        explanations=explanations,
+        outlined={"A": (120, 300), "B": (0, 410), "C": (60, 290), "D": (0, 250)},
         curves=fake_curves(),
+        explanation_curves=fake_explanation_curves(),
         shares=fake_shares(),
         audit=fake_audit(),
         gallery=fake_gallery(),

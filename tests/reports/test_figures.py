@@ -82,6 +82,20 @@ def test_names_are_shown_as_they_are_never_as_formulas() -> None:
     assert any(text.endswith("…") for text in texts(class_balance([long])))
 
 
+def test_arms_that_try_one_idea_have_no_bars_and_no_curves() -> None:
+    arms = [
+        ArmPredictions(0, arm, fake_predictions("federated"))
+        for arm in ("federated", "explainable", "explainable-field")
+    ]
+    comparison = compare(arms, resamples=100)
+    assert comparison.arms == ("federated", "explainable", "explainable-field")
+    assert "Explainable federated, here" in texts(arm_bars(comparison))
+    assert not any("Field loss" in text for text in texts(arm_bars(comparison)))
+    curves = [dataclasses.replace(fake_curves()[-1], arm=entry.arm) for entry in arms]
+    shown = texts(training_curves(curves))
+    assert "Explainable federated" in shown and "Field loss alone" not in shown
+
+
 def test_counts_stand_in_the_cells() -> None:
     shown = texts(confusion_heat(np.array([[1234, 7], [0, 2]]), ["a", "b"]))
     assert {"1,234", "7", "2", "·", "a", "b", "Predicted", "True"} <= shown

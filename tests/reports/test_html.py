@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from fedlens.reports.comparison import ArmPredictions, compare
+from fedlens.reports.explanation_comparison import ExplanationComparison
 from fedlens.reports.headline import headline, tiles
 from fedlens.reports.html import ReportInput, main_arm, render_report, save_report
-from fedlens.reports.paper import IDENTICAL_NOTE, REPORTED_NOTE
+from fedlens.reports.paper import IDENTICAL_NOTE, REPORTED_NOTE, percent
 from fedlens.reports.shares import Share
 
 from .conftest import Page, fake_arms, fake_predictions, flat
@@ -31,7 +32,7 @@ def test_the_page_is_whole_and_has_every_section(page: Page) -> None:
     assert page.open == []
     sections = [attributes["id"] for attributes in page.all("section")]
     assert sections == [
-        "results", "gains", "classes", "parts", "curves", "explanations", "data", "made", "limits"
+        "results", "gains", "classes", "parts", "curves", "quality", "explanations", "data", "made", "limits"
     ]  # fmt: skip
     links = [str(attributes["href"]) for attributes in page.all("a")]
     assert links == [f"#{section}" for section in sections]
@@ -82,7 +83,19 @@ def test_names_cannot_break_out_of_the_page(report: ReportInput) -> None:
         sources=np.where(predictions.sources == "brain_mri", evil, predictions.sources),
     )
     items = tuple(
-        dataclasses.replace(item, true=evil, predicted=evil, hospital=evil, source=evil, image_id=evil)
+        dataclasses.replace(
+            item,
+            case=dataclasses.replace(
+                item.case,
+                true=evil,
+                predicted=evil,
+                next_class=evil,
+                hospital=evil,
+                source=evil,
+                image_id=evil,
+            ),
+            why=evil,
+        )
         for item in report.gallery[:2]
     )
     arms = [ArmPredictions(0, arm, evil_predictions) for arm in ("federated", f"local-{evil}")]
@@ -107,6 +120,36 @@ def test_names_cannot_break_out_of_the_page(report: ReportInput) -> None:
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert all(str(image["src"]).startswith("data:image/") for image in page.all("img"))
     assert page.text.count(evil) >= 10
+
+
+def test_explanation_quality_stands_beside_what_knows_nothing(
+    page: Page, explanations: ExplanationComparison
+) -> None:
+    (row,) = [cells for cells in page.rows if cells[0] == "Explainable federated" and "×" in cells[3]]
+    energy = explanations.summary("explainable", "pooled", "energy")
+    assert energy is not None and row[2].startswith(percent(energy.mean))
+    (random,) = [cells for cells in page.rows if cells[0] == "A random map"]
+    assert random[3] == "1.00×"
+    text = flat(page.text)
+    assert "Arras" in text and "higher is better" in text and "lower is better" in text
+    assert any(cells[0] == "Hospital A" and "120 of 300" in cells for cells in page.rows)
+
+
+def test_an_effect_that_is_not_there_is_said_not_to_be(page: Page) -> None:
+    changes = {cells[0].split()[0]: cells for cells in page.rows if "no effect seen" in " ".join(cells)}
+    assert "no effect seen" in changes["Accuracy"][2], "the field arm has the federated arm's predictions"
+    (energy,) = [
+        cells for cells in page.rows if cells[0].startswith("Energy inside") and "better" in cells[1]
+    ]
+    assert "p < 0.01" not in energy[2] or "no effect" not in energy[2]
+
+
+def test_the_gallery_says_why_a_map_strays_and_what_came_next(page: Page) -> None:
+    text = flat(page.text)
+    for kind in ("Right", "Wrong", "Uncertain", "Straying"):
+        assert f" {kind} " in text
+    assert "Strays: 41 % of the heat lies on hairs" in text
+    assert "· next " in text
 
 
 def test_a_single_run_uses_the_same_page_with_less_in_it(tmp_path: Path) -> None:
@@ -144,7 +187,7 @@ def test_gallery_pictures_are_in_the_page(page: Page, report: ReportInput) -> No
     shown = {str(image["src"]).rpartition(",")[2] for image in page.all("img")}
     for item in report.gallery:
         assert base64.b64encode(item.overlay_png).decode() in shown
-        assert item.image_id in page.text
+        assert item.case.image_id in page.text
 
 
 def test_the_same_input_gives_the_same_page(report: ReportInput, content: str) -> None:

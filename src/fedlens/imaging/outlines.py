@@ -6,6 +6,32 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fedlens.imaging.formats import read_mask
+from fedlens.imaging.manifest import ImageRecord, Manifest
+
+
+def read_outline(
+    manifest: Manifest, record: ImageRecord, shape: tuple[int, ...]
+) -> npt.NDArray[np.bool_] | None:
+    """The outline that an expert drew on an image of the manifest.
+
+    Args:
+        manifest: Where the record is from.
+        record: The image.
+        shape: (H, W) of the image as read.
+
+    Returns:
+        bool (H, W); None where there is none, where it is of another size, or where nothing is inside.
+
+    Raises:
+        UnreadableImageError: The outline's file is damaged.
+    """
+    path = manifest.mask_path(record)
+    if path is None or not path.is_file():
+        return None
+    mask = read_mask(path)
+    return mask if mask.shape == tuple(shape) and mask.any() else None
+
 
 def fitted_outline(mask: npt.NDArray[np.bool_], size: int) -> npt.NDArray[np.bool_]:
     """An outline of any shape as a square, squeezed as ``preprocess`` squeezes its image.

@@ -24,6 +24,8 @@ from fedlens.metrics.intervals import (
     paired_difference,
     resample_aurocs,
     resample_confusions,
+    resample_sums,
+    two_sided,
     wilson,
 )
 from fedlens.metrics.ranking import auroc, auroc_from_histograms, macro_auroc, score_histograms
@@ -45,8 +47,10 @@ __all__ = [
     "per_class",
     "resample_aurocs",
     "resample_confusions",
+    "resample_sums",
     "score_histograms",
     "summaries",
     "summarise",
+    "two_sided",
     "wilson",
 ]

@@ -224,10 +224,35 @@ def paired_difference(
     blocks = [(weights @ gain) / (weights @ size) for weights in _weights(count, resamples, seed)]
     drawn = np.concatenate(blocks) if blocks else np.zeros(0)
     low, high = interval_of(drawn)
-    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    p_value = min(1.0, 2 * (tail + 1) / (len(drawn) + 1))
     first, second = float(first_right.mean()), float(second_right.mean())
-    return Difference(first, second, first - second, low, high, p_value, len(member), count)
+    return Difference(first, second, first - second, low, high, two_sided(drawn), len(member), count)
+
+
+def two_sided(differences: Floats) -> float:
+    """Two-sided bootstrap p-value of a difference, from its resampled values, (resamples,).
+
+    Twice the smaller share on either side of zero (ties on both), with one added to each count.
+    """
+    tail = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (tail + 1) / (len(differences) + 1))
+
+
+def resample_sums(
+    values: Floats, groups: Sequence[str] | npt.NDArray[Any], *, resamples: int, seed: int
+) -> Floats:
+    """Sums over images of resampled groups, float64 (resamples, K); none for fewer than two groups.
+
+    Args:
+        values: (N, K) finite values of each image.
+        groups: (N,).
+        resamples: Resamples of groups.
+        seed: Same seed and same groups draw the same resamples.
+    """
+    member, count = _membership(groups)
+    by_group = np.zeros((count, values.shape[1]))
+    np.add.at(by_group, member, values)
+    blocks = [weights @ by_group for weights in _weights(count, resamples, seed)]
+    return np.concatenate(blocks) if blocks else np.zeros((0, values.shape[1]))
 
 
 def _membership(groups: Sequence[str] | npt.NDArray[Any]) -> tuple[npt.NDArray[np.intp], int]:

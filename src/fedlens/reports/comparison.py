@@ -1,9 +1,9 @@
 """From every arm's predictions to one tidy table of results.
 
-An arm is ``local-<hospital>`` (trained on one hospital's images alone), ``central``, ``federated``
-or ``explainable``; every arm predicts the test images of all hospitals. Training alone is looked
-at in two ways: each hospital's network on everyone's test images (scope ``pooled``), and on its
-own hospital's (scope ``own``), where each is at its best.
+An arm is ``local-<hospital>`` (trained on one hospital's images alone), ``central``, ``federated``, or
+``explainable`` and its kin (:mod:`fedlens.explained_arms`); every arm predicts the test images of all
+hospitals. Training alone is looked at in two ways: each hospital's network on everyone's test images
+(scope ``pooled``), and on its own hospital's (scope ``own``), where each is at its best.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from fedlens.errors import HistoryError
+from fedlens.explained_arms import FEDERATION_ARMS
 from fedlens.files import write_text
 from fedlens.metrics import Difference, confusion_matrix, interval_of, paired_difference
 from fedlens.metrics.classification import Counts
 from fedlens.progress import Progress, silent
 from fedlens.reports.measures import LOCAL, Measures, derived_measures, mean_measure, measure_arm
 from fedlens.reports.predictions import PREDICTIONS_NAME, Predictions, load_predictions
+
+ARM_ORDER = ("local", "central", *FEDERATION_ARMS)
+"""Arms in the order of tables."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,7 @@ class Comparison:
 
     Attributes:
         classes: Class names in the order of the network's outputs.
-        arms: ``local`` (if any hospital trained alone), ``central``, ``federated``, ``explainable``.
+        arms: Those of :data:`ARM_ORDER` that there are; ``local`` if any hospital trained alone.
         seeds: Training seeds.
         hospitals: Sorted.
         sources: Sorted.
@@ -211,11 +215,11 @@ def compare(
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:
     """Write ``comparison.csv`` (each seed), ``summary.csv`` (over seeds) and ``gains.csv``, each whole."""
-    write_text(folder / "comparison.csv", _csv(_names(Row), map(astuple, comparison.rows)))
-    write_text(folder / "summary.csv", _csv(_names(Summary), map(astuple, comparison.summaries)))
+    write_text(folder / "comparison.csv", csv_text(_names(Row), map(astuple, comparison.rows)))
+    write_text(folder / "summary.csv", csv_text(_names(Summary), map(astuple, comparison.summaries)))
     gains = ((gain.hospital or "all", *astuple(gain.result)) for gain in comparison.gains)
     columns = ["hospital", "federated", "alone", *_names(Difference)[2:]]
-    write_text(folder / "gains.csv", _csv(columns, gains))
+    write_text(folder / "gains.csv", csv_text(columns, gains))
 
 
 def _in_order(predictions: Predictions) -> Predictions:
@@ -243,7 +247,7 @@ def _check_same_images(arms: Sequence[ArmPredictions]) -> None:
 
 def _arms_in_order(names: Iterable[str]) -> tuple[str, ...]:
     present = {"local" if name.startswith(LOCAL) else name for name in names}
-    return tuple(arm for arm in ("local", "central", "federated", "explainable") if arm in present)
+    return tuple(arm for arm in ARM_ORDER if arm in present)
 
 
 def _rows(seed: int, measures: Measures) -> Iterable[Row]:
@@ -325,8 +329,8 @@ def _names(kind: type[Row] | type[Summary] | type[Difference]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Comma-separated text; six decimals, and an empty field where a value is undefined."""
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Comma-separated text: six decimals, and an empty field where a value is undefined."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)

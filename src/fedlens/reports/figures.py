@@ -22,8 +22,12 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fedlens.reports.comparison import Comparison
-from fedlens.reports.paper import METRICS, ResultRow, percent, points, results_table
+from fedlens.reports.measures import LOCAL
+from fedlens.reports.paper import ARM_LABELS, METRICS, ResultRow, percent, points, results_table
 from fedlens.reports.shares import Share, class_counts
+
+MAIN_ARMS = ("local", "central", "federated", "explainable")
+"""Arms with bars of their own; those that try one idea alone are in the tables."""
 
 _WIDTH = 9.2
 _LONGEST_NAME = 22
@@ -74,7 +78,16 @@ LIGHT = Theme(
     faint="#7a8592",
     grid="#e4e8ed",
     paper="#ffffff",
-    arms={"local": "#8c96a3", "central": "#e69f00", "federated": "#0072b2", "explainable": "#009e73"},
+    arms={
+        "local": "#8c96a3",
+        "central": "#e69f00",
+        "federated": "#0072b2",
+        "explainable": "#009e73",
+        "explainable-outline": "#cc79a7",
+        "explainable-field": "#56b4e9",
+        "explainable-consistency": "#b5651d",
+        "explainable-weighting": "#7a6fb0",
+    },
     loss="#d55e00",
     heat="#0b5a94",
 )
@@ -83,7 +96,16 @@ DARK = Theme(
     faint="#8b96a5",
     grid="#2c3642",
     paper="#161c24",
-    arms={"local": "#8c96a3", "central": "#e9ad2b", "federated": "#4ba3dd", "explainable": "#2fbf92"},
+    arms={
+        "local": "#8c96a3",
+        "central": "#e9ad2b",
+        "federated": "#4ba3dd",
+        "explainable": "#2fbf92",
+        "explainable-outline": "#e094bf",
+        "explainable-field": "#8fd0f5",
+        "explainable-consistency": "#d99a5b",
+        "explainable-weighting": "#a79bdc",
+    },
     loss="#f08a4b",
     heat="#5db4f0",
 )
@@ -155,8 +177,8 @@ def png(draw: Draw, theme: Theme = LIGHT, *, dpi: int = 160) -> bytes:
 
 
 def arm_bars(comparison: Comparison) -> Draw:
-    """Accuracy, precision, recall and F1 of every arm, with the paper's beside (its figure 4)."""
-    rows = results_table(comparison)
+    """Accuracy, precision, recall and F1 of the main arms, with the paper's beside (its figure 4)."""
+    rows = [row for row in results_table(comparison) if row.arm in MAIN_ARMS]
     bars = [(row, reported) for row in rows for reported in (False, True) if row.paper or not reported]
     width = 0.84 / len(bars)
 
@@ -232,25 +254,26 @@ def hospital_gains(comparison: Comparison) -> Draw:
 
 
 def training_curves(curves: Sequence[TrainingCurve]) -> Draw:
-    """Validation accuracy and loss over passes; a thin line for each seed, hospitals alone in grey."""
+    """Validation accuracy and loss of the main arms over passes; a line a seed, hospitals alone in grey."""
+    shown = [(arm, curve) for curve in curves if (arm := _kin(curve.arm)) in MAIN_ARMS]
+    shown.sort(key=lambda entry: MAIN_ARMS.index(entry[0]))
 
     def draw(theme: Theme) -> Figure:
         figure = Figure(figsize=(_WIDTH, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         labelled: set[str] = set()
-        for curve in curves:
-            arm = "local" if curve.arm.startswith("local") else curve.arm
+        for arm, curve in shown:
             color = theme.arms.get(arm, theme.ink)
-            label = "" if arm in labelled else {"local": "Each hospital alone"}.get(arm, arm.capitalize())
+            label = "" if arm in labelled else curve_label(arm)
             labelled.add(arm)
             style = {
                 "color": color,
                 "linewidth": 1.1 if arm == "local" else 1.9,
                 "marker": "o" if len(curve.passes) == 1 else "",
             }
-            _line(left, curve.passes, curve.validation_accuracy, label=label, **style)
-            _line(right, curve.passes, curve.validation_loss, **style)
-            _line(
+            line(left, curve.passes, curve.validation_accuracy, label=label, **style)
+            line(right, curve.passes, curve.validation_loss, **style)
+            line(
                 right, curve.passes, curve.training_loss, **{**style, "linestyle": (0, (2, 2)), "alpha": 0.7}
             )
         left.set_title("Validation accuracy", loc="left", fontsize=10.5)
@@ -262,10 +285,19 @@ def training_curves(curves: Sequence[TrainingCurve]) -> Draw:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(axis="y")
         if labelled:
-            left.legend(loc="lower right", fontsize=9)
+            figure.legend(loc="outside upper center", ncols=len(labelled), fontsize=8.5)
         return figure
 
     return draw
+
+
+def _kin(arm: str) -> str:
+    return "local" if arm.startswith(LOCAL) else arm
+
+
+def curve_label(arm: str) -> str:
+    """An arm as legends name it."""
+    return "Each hospital alone" if arm == "local" else ARM_LABELS.get(arm, arm.capitalize())
 
 
 def confusion_heat(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> Draw:
@@ -348,7 +380,7 @@ def _columns(axes: Axes, rows: Sequence[ResultRow]) -> tuple[list[Any], list[str
     return [found.get(label, Patch(alpha=0)) for label in labels], labels
 
 
-def _line(axes: Axes, passes: Sequence[float], values: Sequence[float], **style: Any) -> None:
+def line(axes: Axes, passes: Sequence[float], values: Sequence[float], **style: Any) -> None:
     """Points without a measurement are bridged, not broken."""
     x, y = np.array(passes, np.float64), np.array(values, np.float64)
     measured = np.isfinite(y)

@@ -1,14 +1,14 @@
-"""Right and wrong decisions side by side with their saliency maps.
+"""Decisions side by side with their saliency maps: right, wrong, uncertain, and straying ones.
 
-Cases are drawn at random among the right and among the wrong ones: a gallery of hand-picked maps
-would say nothing about the network.
+Cases are drawn at random among the right, the wrong and those whose map strays: a gallery of hand-picked
+maps would say nothing about the network. Uncertain are those with the least margin.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,16 +16,26 @@ import numpy.typing as npt
 
 from fedlens.reports.predictions import Predictions
 
+Kind = Literal["right", "wrong", "uncertain", "straying"]
+OVERLAY_SIDE = 256
+"""Longer side of pictures in the report, pixels."""
+
+KINDS: tuple[Kind, ...] = ("right", "wrong", "uncertain", "straying")
+
 
 @dataclass(frozen=True)
 class Case:
     """One test image to be explained.
 
     Attributes:
+        kind: What it was chosen as; an image is shown once, though it may be several of these.
         index: Row in the predictions.
         probability: Of the predicted class, 0..1.
+        next_class: The second most probable class.
+        next_probability: Its probability, 0..1.
     """
 
+    kind: Kind
     index: int
     image_id: str
     hospital: str
@@ -33,6 +43,8 @@ class Case:
     true: str
     predicted: str
     probability: float
+    next_class: str
+    next_probability: float
 
     @property
     def right(self) -> bool:
@@ -47,52 +59,82 @@ class GalleryItem:
     Attributes:
         image_png: The image as the reader knows it, PNG bytes.
         overlay_png: The same with the saliency map (and the expert outline, if there is one) on it.
-        true: True class.
-        predicted: Most probable class.
-        probability: Its probability, 0..1.
-        hospital: Owner of the image.
-        source: Data set.
-        image_id: As in the manifest.
-        right: Whether predicted is true.
+        case: The decision.
         outlined: The overlay shows an expert's outline.
         inside: Share of the map's heat inside that outline, 0..1; None where there is none.
+        why: Where the map strays to, in words; empty where it does not.
+        other_png: The image with the map of another arm's network; empty where none is shown.
+        other: That arm and its decision, in words.
     """
 
     image_png: bytes
     overlay_png: bytes
-    true: str
-    predicted: str
-    probability: float
-    hospital: str
-    source: str
-    image_id: str
-    right: bool
+    case: Case
     outlined: bool = False
     inside: float | None = None
+    why: str = ""
+    other_png: bytes = b""
+    other: str = ""
 
 
 def choose_cases(
-    predictions: Predictions, *, right: int = 3, wrong: int = 3, seed: int = 0
+    predictions: Predictions,
+    *,
+    straying: npt.NDArray[np.bool_] | None = None,
+    each: int = 2,
+    seed: int = 0,
 ) -> tuple[Case, ...]:
-    """Draw right and wrong cases of every source; fewer where a source has fewer."""
+    """Choose cases of every kind in every source; fewer where a source has fewer.
+
+    Args:
+        predictions: Of N images.
+        straying: (N,) whether an image's map strays; None where that was not measured.
+        each: Cases of a kind in a source.
+        seed: Of the draw.
+    """
     rng = np.random.default_rng(seed)
-    chosen: list[int] = []
+    margins = _ranked(predictions)[2]
+    chosen: list[tuple[Kind, int]] = []
     for source in np.unique(predictions.sources):
-        for outcome, count in ((True, right), (False, wrong)):
-            rows = np.flatnonzero((predictions.sources == source) & (predictions.right == outcome))
-            chosen.extend(rng.permutation(rows)[:count].tolist())
-    predicted = predictions.predicted
-    return tuple(
-        Case(
-            index=row,
-            image_id=str(predictions.image_ids[row]),
-            hospital=str(predictions.hospitals[row]),
-            source=str(predictions.sources[row]),
-            true=predictions.classes[predictions.true[row]],
-            predicted=predictions.classes[predicted[row]],
-            probability=float(predictions.probabilities[row, predicted[row]]),
-        )
-        for row in chosen
+        here = rng.permutation(np.flatnonzero(predictions.sources == source))
+        found: dict[Kind, npt.NDArray[np.intp]] = {
+            "right": here[predictions.right[here]],
+            "wrong": here[~predictions.right[here]],
+            "straying": here[straying[here]] if straying is not None else here[:0],
+            "uncertain": here[np.argsort(margins[here], kind="stable")],
+        }
+        taken: set[int] = set()
+        picked: dict[Kind, list[int]] = {}
+        for kind, rows in found.items():
+            picked[kind] = [row for row in rows.tolist() if row not in taken][:each]
+            taken.update(picked[kind])
+        chosen += [(kind, row) for kind in KINDS for row in picked[kind]]
+    return tuple(_case(predictions, kind, row) for kind, row in chosen)
+
+
+def _ranked(
+    predictions: Predictions,
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """The two most probable classes of each image, (N,) each, and how far their probabilities are apart."""
+    order = np.argsort(-predictions.probabilities, axis=1, kind="stable")
+    ordered = np.take_along_axis(predictions.probabilities, order, axis=1)
+    return order[:, 0], order[:, 1], ordered[:, 0] - ordered[:, 1]
+
+
+def _case(predictions: Predictions, kind: Kind, row: int) -> Case:
+    first, second, _ = _ranked(predictions.take(np.array([row])))
+    probabilities = predictions.probabilities[row]
+    return Case(
+        kind=kind,
+        index=row,
+        image_id=str(predictions.image_ids[row]),
+        hospital=str(predictions.hospitals[row]),
+        source=str(predictions.sources[row]),
+        true=predictions.classes[predictions.true[row]],
+        predicted=predictions.classes[first[0]],
+        probability=float(probabilities[first[0]]),
+        next_class=predictions.classes[second[0]],
+        next_probability=float(probabilities[second[0]]),
     )
 
 
@@ -103,7 +145,8 @@ def gallery_item(
     *,
     outlined: bool = False,
     inside: float | None = None,
-    side: int = 256,
+    why: str = "",
+    side: int = OVERLAY_SIDE,
 ) -> GalleryItem:
     """Encode one explained image for the report.
 
@@ -113,21 +156,10 @@ def gallery_item(
         overlay: (H, W, 3) RGB uint8, the image with its saliency map.
         outlined: The overlay shows the expert's outline, too.
         inside: Share of the map's heat inside that outline, 0..1.
+        why: Where the map strays to, in words.
         side: Longer side of the pictures in the report, pixels; smaller images keep their size.
     """
-    return GalleryItem(
-        image_png=encode_png(image, side),
-        overlay_png=encode_png(overlay, side),
-        true=case.true,
-        predicted=case.predicted,
-        probability=case.probability,
-        hospital=case.hospital,
-        source=case.source,
-        image_id=case.image_id,
-        right=case.right,
-        outlined=outlined,
-        inside=inside,
-    )
+    return GalleryItem(encode_png(image, side), encode_png(overlay, side), case, outlined, inside, why)
 
 
 def encode_png(image: npt.NDArray[np.uint8], side: int) -> bytes:
@@ -144,13 +176,14 @@ def encode_png(image: npt.NDArray[np.uint8], side: int) -> bytes:
 
 def by_source(
     items: Sequence[GalleryItem],
-) -> tuple[tuple[str, tuple[GalleryItem, ...], tuple[GalleryItem, ...]], ...]:
-    """For each source its right and its wrong cases."""
-    return tuple(
-        (
-            source,
-            tuple(item for item in items if item.source == source and item.right),
-            tuple(item for item in items if item.source == source and not item.right),
-        )
-        for source in sorted({item.source for item in items})
-    )
+) -> tuple[tuple[str, tuple[tuple[Kind, tuple[GalleryItem, ...]], ...]], ...]:
+    """For each source its cases of each kind that it has any of; right and wrong ones always."""
+    grouped = []
+    for source in sorted({item.case.source for item in items}):
+        kinds = []
+        for kind in KINDS:
+            cases = tuple(item for item in items if (item.case.source, item.case.kind) == (source, kind))
+            if cases or kind in ("right", "wrong"):
+                kinds.append((kind, cases))
+        grouped.append((source, tuple(kinds)))
+    return tuple(grouped)

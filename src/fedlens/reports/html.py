@@ -10,6 +10,9 @@ from typing import Any
 from fedlens.files import write_text
 from fedlens.reports import figures
 from fedlens.reports.comparison import Comparison, Summary
+from fedlens.reports.explanation_comparison import ExplanationComparison
+from fedlens.reports.explanation_curves import ExplanationCurve, explanation_curves
+from fedlens.reports.explanation_page import explanation_view
 from fedlens.reports.figures import TrainingCurve
 from fedlens.reports.gallery import GalleryItem, by_source
 from fedlens.reports.headline import headline, tiles
@@ -28,7 +31,10 @@ class ReportInput:
         title: Heading of the page, e.g. the study's name.
         study: The study's settings as plain data (``Study.model_dump(mode="json")``).
         comparison: Results of every arm; a single run has one arm.
+        explanations: Quality of every arm's explanations; None to leave the section out.
+        outlined: By hospital its training images with an expert's outline, and all of them.
         curves: How the arms learned; empty to leave the section out.
+        explanation_curves: How their maps changed over the rounds.
         shares: Counted from the manifest by :func:`fedlens.reports.shares.shares_of`.
         audit: Content of ``audit.json``; empty where no audit was made.
         gallery: Explained test images; empty to leave the section out.
@@ -41,7 +47,10 @@ class ReportInput:
     title: str
     study: Mapping[str, Any]
     comparison: Comparison
+    explanations: ExplanationComparison | None = None
+    outlined: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     curves: tuple[TrainingCurve, ...] = ()
+    explanation_curves: tuple[ExplanationCurve, ...] = ()
     shares: tuple[Share, ...] = ()
     audit: Mapping[str, Any] = field(default_factory=dict)
     gallery: tuple[GalleryItem, ...] = ()
@@ -83,7 +92,9 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "shown_arms": _shown_arms(comparison),
         "classes": _classes(comparison, arm),
         "pictures": _pictures(report, arm),
+        "quality": explanation_view(report.explanations, report.outlined) if report.explanations else None,
         "gallery": by_source(report.gallery),
+        "method": report.explanations.method if report.explanations else "grad-cam",
         "splits": split_counts(report.shares),
         "findings": _findings(report.audit),
         "settings": list(flat(report.study)),
@@ -110,7 +121,7 @@ def _parts(comparison: Comparison) -> list[tuple[str, str, list[Summary]]]:
 def _shown_arms(comparison: Comparison) -> list[str]:
     """Arms with a column of their own in the table of parts."""
     left_out = {"local", "explainable"} if comparison.explainable_is_federated else {"local"}
-    return [arm for arm in comparison.arms if arm not in left_out]
+    return [arm for arm in comparison.arms if arm in figures.MAIN_ARMS and arm not in left_out]
 
 
 def _classes(comparison: Comparison, arm: str) -> list[tuple[str, dict[str, Summary]]]:
@@ -138,6 +149,11 @@ def _pictures(report: ReportInput, arm: str) -> dict[str, Picture]:
     if report.curves:
         pictures["curves"] = picture(
             figures.training_curves(report.curves), "Line charts of validation accuracy and loss over passes."
+        )
+    if report.explanation_curves:
+        pictures["explanation_curves"] = picture(
+            explanation_curves(report.explanation_curves),
+            "Line charts of explanation quality on validation images over passes.",
         )
     if report.shares:
         pictures["balance"] = picture(

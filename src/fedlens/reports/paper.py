@@ -24,15 +24,18 @@ AVERAGING_NOTE = (
     "not say how it averages."
 )
 IDENTICAL_NOTE = (
-    "The explainable arm is the federated network with Grad-CAM at every hospital. Explaining does not "
-    "change the weights in this version, so its predictions are those of the federated arm; training that "
-    "uses explanations comes later."
+    "The explainable arm gave the very same probabilities as the federated one: nothing that it trains with "
+    "acted on these images, as a loss on outlines where no image has one."
 )
 ARM_LABELS: Mapping[str, str] = {
     "local": "Each hospital alone (mean)",
     "central": "Central",
     "federated": "Federated",
     "explainable": "Explainable federated",
+    "explainable-outline": "Outline loss alone",
+    "explainable-field": "Field loss alone",
+    "explainable-consistency": "Consistency loss alone",
+    "explainable-weighting": "Weighting alone",
 }
 METRICS: Mapping[str, str] = {
     "accuracy": "Accuracy",
@@ -57,7 +60,7 @@ class ResultRow:
     """One arm of the results table.
 
     Attributes:
-        arm: ``local``, ``central``, ``federated`` or ``explainable``.
+        arm: As in :data:`ARM_LABELS`.
         label: The arm in words.
         ours: What was measured here, in the order of :data:`METRICS`, then ``auroc_macro``.
         paper: What the paper reports, in the order of :data:`METRICS`; None for an arm it lacks.
