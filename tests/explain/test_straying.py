@@ -7,9 +7,14 @@ import pytest
 
 from fedlens.explain.straying import (
     LEAST_SHARE,
+    REGIONS_IN_WORDS,
     TIMES_CHANCE,
+    StrayReason,
     cell_of,
+    reasons_in_words,
+    stray_reasons,
     stray_values,
+    straying_classes,
     straying_hospitals,
     strays_by_itself,
 )
@@ -133,3 +138,86 @@ def test_chance_alone_rarely_tells() -> None:
         }
         flagged += bool(straying_hospitals(totals))
     assert flagged <= 6
+
+
+def test_each_image_is_told_why() -> None:
+    maps = np.concatenate([_map(0, 56), _map(30, 30)])
+    values = stray_values(maps, [_field(**LETTER), _field(**LETTER)], cell=4)
+    reasons = stray_reasons(values, 0)
+    assert [reason.region for reason in reasons] == ["text", "outside"]
+    assert reasons[0].heat == 1 and reasons[0].image == pytest.approx(values["area-text"][0])
+    assert stray_reasons(values, 1) == [] and reasons_in_words([]) == ""
+    assert REGIONS_IN_WORDS.keys() == set(STRAY_REGIONS)
+    words = reasons_in_words([StrayReason("text", 0.41, 0.03), StrayReason("hair", 0.2, 0.004)])
+    assert words == (
+        "41 % of the heat lies on letters, markers or a ruler (3 % of the image); "
+        "20 % of the heat lies on hairs (less than 1 % of the image)"
+    )
+
+
+def _of_classes(region: str, *rows: tuple[int, int, float]) -> QualityTotals:
+    """One class after the other: so many of so many maps stray, and the region's share of the image."""
+    strays, areas, labels = [], [], []
+    for label, (strayed, images, area) in enumerate(rows):
+        strays += [1.0] * strayed + [0.0] * (images - strayed)
+        areas += [area] * images
+        labels += [label] * images
+    values = {f"strays-{region}": np.array(strays), f"area-{region}": np.array(areas)}
+    return QualityTotals.of(values, np.array(labels), len(rows))
+
+
+def test_a_class_that_strays_more_than_all_others_is_flagged() -> None:
+    (found,) = straying_classes(_of_classes("outside", (60, 150, 0.3), (12, 150, 0.3), (3, 150, 0.3)))
+    assert (found.label, found.region, found.nearest) == (0, "outside", 1)
+    assert (found.strayed, found.images) == (60, 150)
+    assert found.elsewhere == pytest.approx(0.08) and found.chance < 1e-8
+    assert found.sentence(("notumor", "glioma", "pituitary")) == (
+        "60 of 150 maps of notumor have too much of their heat outside the body (8 % of glioma's, the most "
+        "of the other classes): the network may tell it by where its images come from"
+    )
+
+
+def test_a_class_that_strays_a_little_more_or_in_few_images_is_not_flagged() -> None:
+    for rows in (
+        ((300, 1000, 0.3), (200, 1000, 0.3)),
+        ((90, 1000, 0.3), (0, 1000, 0.3)),
+        ((3, 6, 0.3), (0, 6, 0.3)),
+        ((50, 100, 0.3), (50, 100, 0.3)),
+        ((4, 4, 0.3), (0, 100, 0.3)),
+        ((90, 100, 0.3), (0, 0, 0.0)),
+    ):
+        assert straying_classes(_of_classes("outside", *rows)) == []
+
+
+def test_classes_are_compared_with_those_that_have_the_region() -> None:
+    # Two chest classes stray alike; skin has no ground to stray to.
+    assert straying_classes(_of_classes("outside", (50, 100, 0.3), (45, 100, 0.3), (0, 500, 0.0))) == []
+    (found,) = straying_classes(_of_classes("text", (30, 100, 0.02), (0, 100, 0.001), (0, 100, 0.0)))
+    assert (found.label, found.region) == (0, "text")
+
+
+def test_the_flag_of_a_class_survives_the_sum_over_hospitals() -> None:
+    parts = [_of_classes("border", (20, 50, 0.1), (1, 50, 0.1)) for _ in range(4)]
+    whole = sum(parts, start=QualityTotals.zero(2))
+    (found,) = straying_classes(whole)
+    assert (found.label, found.region, found.strayed, found.images) == (0, "border", 80, 200)
+    assert straying_classes(QualityTotals.zero(2)) == []
+
+
+def test_chance_alone_rarely_flags_a_class() -> None:
+    rng = np.random.default_rng(1)
+    flagged = 0
+    for _ in range(300):
+        rows = [(int(rng.binomial(40, 0.15)), 40, 0.3) for _ in range(3)]
+        flagged += bool(straying_classes(_of_classes("outside", *rows)))
+    assert flagged <= 4
+
+
+def test_a_hospital_is_told_in_words() -> None:
+    totals = {name: _totals((1, 30), (1, 30)) for name in ("North", "South", "West")}
+    totals["East"] = _totals((1, 30), (15, 30))
+    (found,) = straying_hospitals(totals)
+    assert found.sentence(("healthy", "ill")) == (
+        "East: 15 of 30 maps of ill have too much of their heat on letters, markers or a ruler "
+        "(3 % at the other hospitals)"
+    )

@@ -95,6 +95,29 @@ def test_frames_and_bars_are_border() -> None:
     assert found.field[64, 64] and not found.field[5, 5]
 
 
+def test_a_thin_grey_frame_and_a_strip_at_the_edge_are_no_body() -> None:
+    head = np.zeros((128, 128), np.uint8)
+    cv2.circle(head, (64, 64), 50, 180, cv2.FILLED)
+    framed = head.copy()
+    framed[0], framed[:, -1] = 90, 90
+    found = find_field(framed, "mri")
+    assert found.border[0].all() and found.border[:, -1].all() and not found.field[:3].any()
+    strip = head.copy()
+    strip[2:6, 20:100] = 200
+    assert not find_field(strip, "mri").field[:8].any()
+
+
+def test_rib_ends_are_no_letters() -> None:
+    film = np.full((128, 128), 90, np.uint8)
+    letter = film.copy()
+    cv2.putText(letter, "R", (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.45, 240, 2, cv2.LINE_AA)
+    found = find_field(letter, "xray").text
+    assert found[10:18, 8:16].mean() > 0.8 and not found[30:].any()
+    for row in range(0, 90, 18):
+        film[row : row + 32, :32] = np.maximum(film[row : row + 32, :32], letter[:32, :32])
+    assert not find_field(film, "xray").text.any()
+
+
 def test_an_image_without_a_dark_ground_is_all_field() -> None:
     skin = np.full((64, 64, 3), (220, 180, 170), np.uint8)
     for modality in ("xray", "mri", "dermoscopy"):

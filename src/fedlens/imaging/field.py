@@ -17,9 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlens.errors import DataError
+from fedlens.study import SMALLEST_FIELD
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
+
+_RIBS = 3
+"""From so many groups of strokes within a chest on, they are rib ends."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +58,7 @@ def find_field(image: Pixels, modality: str) -> FieldMasks:
         DataError: Not such an image, or smaller than 32 pixels.
     """
     square = image.ndim in (2, 3) and image.shape[0] == image.shape[1] and image.shape[2:] in ((), (1,), (3,))
-    if image.dtype != np.uint8 or not square or len(image) < 32:
+    if image.dtype != np.uint8 or not square or len(image) < SMALLEST_FIELD:
         raise DataError(
             f"No field can be found in an image of type {image.dtype} and shape {image.shape}.",
             why="It must be a uint8 square of 32 pixels or more, grey or RGB.",
@@ -95,8 +99,9 @@ def _border(grey: Pixels) -> Mask:
         bars = int(np.argmin(uniform)) if not uniform.all() else 0
         # A bar ends in a step; a ground that only gets brighter does not.
         step = bars and abs(float(np.median(rows[bars])) - float(np.median(rows[bars - 1]))) > 25
-        drawn = np.flatnonzero(np.percentile(rows[: max(2, size // 40)], 20, axis=1) > 150)
-        inner = np.percentile(rows[max(2, size // 40)], 50)
+        # A thin frame is a grey line after scaling down: it only has to stand out along most of the edge.
+        outer, inner = rows[: max(2, size // 40)], np.median(rows[max(2, size // 40)])
+        drawn = np.flatnonzero(np.percentile(outer, 20, axis=1) > max(60, inner + 40))
         frame = int(drawn[-1]) + 1 if len(drawn) and inner < 90 else 0
         np.rot90(border, turns)[: max(bars if step else 0, frame)] = True
     return border
@@ -121,6 +126,7 @@ def _body(grey: Pixels, border: Mask, *, loose: bool) -> Mask:
     level = ground + (otsu - ground) * (0.35 if loose else 0.4)
     bright = ((small > level) & ~edge).astype(np.uint8)
     if not loose:
+        bright = _apart_from_edges(bright)
         # A scalp is thin, and parted from the brain by dark bone: without this it would be opened away.
         bright = _filled(_closed(bright, size / 24), open_edges=False).astype(np.uint8)
     bright = _pixels(cv2.morphologyEx(bright, cv2.MORPH_OPEN, _disc(size / (50 if loose else 25))))
@@ -129,6 +135,26 @@ def _body(grey: Pixels, border: Mask, *, loose: bool) -> Mask:
         return np.ones(grey.shape, np.bool_)
     main = (labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))).astype(np.uint8)
     return _fitted(_filled(_closed(main, size / 16), open_edges=loose), len(grey))
+
+
+def _apart_from_edges(bright: Pixels) -> Pixels:
+    """Without what lies in the outermost rows or columns alone: bars, ghosts, scales."""
+    size = len(bright)
+    band = round(size / 16)
+    kept = bright.copy()
+    for turns in range(4):
+        rows = np.rot90(kept, turns)
+        for depth in range(2, band):
+            # A bar that touches the head all the same: long, and mostly dark right behind it.
+            bar = rows[depth - 2 : depth].any(axis=0)
+            behind = rows[depth : depth + 2].any(axis=0)
+            if bar.sum() >= 0.3 * size and (bar & behind).sum() < 0.4 * bar.sum():
+                rows[:depth] = 0
+    inner = np.zeros_like(kept)
+    inner[band:-band, band:-band] = kept[band:-band, band:-band]
+    _, labels = cv2.connectedComponents(kept, connectivity=4)
+    reaching = np.unique(labels[inner.astype(np.bool_)])
+    return np.isin(labels, reaching[reaching > 0]).astype(np.uint8)
 
 
 def _closed(shape: Pixels, radius: float) -> Pixels:
@@ -167,14 +193,19 @@ def _outside_marks(grey: Pixels, body: Mask) -> Mask:
 
 
 def _strokes(grey: Pixels) -> Mask:
-    """Letters over the rim of a body: small bright strokes with sharp edges, near the image's edges."""
+    """Letters over the rim of a body: small bright strokes with sharp edges, near the image's edges.
+
+    None where there are three groups of them or more: rib ends look the same, and come in rows.
+    """
     size = len(grey)
     hat = cv2.morphologyEx(grey, cv2.MORPH_TOPHAT, _disc(size / 36))
     outer = np.ones(grey.shape, np.bool_)
     reach = round(0.25 * size)
     outer[reach:-reach, reach:-reach] = False
     strong = (hat > 45) & (grey > 130) & outer
-    return _grown(_pieces(strong, most=size / 7, least=size / 40, sharp=grey), size / 100)
+    pieces = _pieces(strong, most=size / 7, least=size / 40, sharp=grey)
+    groups, _ = cv2.connectedComponents(_grown(pieces, size / 40).astype(np.uint8))
+    return _grown(pieces, size / 100) if groups - 1 < _RIBS else np.zeros_like(pieces)
 
 
 def _corners(grey: Pixels, border: Mask) -> Mask:
