@@ -54,6 +54,9 @@ schedule = "cosine"
 rounds = 32
 batch_size = 16
 evaluate_every = 4
+
+[explanation]
+every = 8
 """
 
 
