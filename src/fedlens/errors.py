@@ -19,7 +19,8 @@
     │   └── ProtocolError                    a message, key, share or seal that is refused
     ├── HistoryError                exit 6   a run folder that cannot be resumed or read
     ├── ExplanationError            exit 7   saliency maps
-    └── DeploymentError             exit 8   kits, requests, approvals and services of a federation
+    ├── DeploymentError             exit 8   kits, requests, approvals and services of a federation
+    └── PacsError                   exit 9   an image archive that is out of reach or refuses
 
 Each error has three voices: what happened, why it matters (may be empty) and what to do next.
 The command line prints just these and ends with the class's exit code.
@@ -136,3 +137,9 @@ class DeploymentError(FedLensError):
     """A federation's kits, requests, approvals or services cannot be made, trusted or used."""
 
     exit_code = 8
+
+
+class PacsError(FedLensError):
+    """A PACS cannot be reached, refuses, or does not do what it should."""
+
+    exit_code = 9

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,27 +11,34 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedlens.errors import ManifestError, SettingsError
+from fedlens.errors import SettingsError
 from fedlens.explain.figures import explanation_figure, save_figure
 from fedlens.explain.methods import RECOMMENDED, find_method
 from fedlens.explain.saliency import SaliencyMap, saliency_maps
-from fedlens.imaging import dicom
-from fedlens.imaging.formats import decode, read_bytes
-from fedlens.imaging.manifest import ImageRecord, Manifest, load_manifest
-from fedlens.imaging.outlines import read_outline
+from fedlens.image_loading import KnownImages, distinct_names, load_image
 from fedlens.imaging.preprocess import PROFILES, digest, preprocess, to_input
 from fedlens.models.checkpoint import Contract, load_checkpoint, read_contract
 from fedlens.models.network import Network
 from fedlens.progress import Progress, silent
-from fedlens.run_folder import find_model, kept_study
+from fedlens.run_folder import find_model
 from fedlens.study import PreprocessSettings
 
 _BATCH = 16
 
 
 @dataclass(frozen=True)
-class _Image:
-    """One image on its way: the original, the network's input, and what the study knows of it."""
+class ExplainedImage:
+    """One image on its way: the original, the network's input, and what the study knows of it.
+
+    Attributes:
+        path: The file.
+        sha256: Digest of its bytes.
+        pixels: uint8 (H, W) or (H, W, 3) RGB, the original.
+        prepared: uint8 (S, S, channels), what the network sees.
+        modality: Preparation profile.
+        label: Its class in the study; empty where it is not known.
+        mask: bool (H, W), the expert's outline, if the study has one.
+    """
 
     path: Path
     sha256: str
@@ -83,6 +88,28 @@ def explain_images(
         ExplanationError: The method does not suit the network.
         UnreadableImageError: An image cannot be decoded.
     """
+    out = out or run / "explanations"
+    names = distinct_names(images)
+    maps: list[SaliencyMap] = []
+    for image, saliency in explained(
+        run, images, target=target, method=method, arm=arm, modality=modality, progress=progress
+    ):
+        _write(out, names[len(maps)], image, saliency)
+        maps.append(saliency)
+    return maps
+
+
+def explained(
+    run: Path,
+    images: Sequence[Path],
+    *,
+    target: str = "",
+    method: str = RECOMMENDED,
+    arm: str = "federated",
+    modality: str = "",
+    progress: Progress = silent,
+) -> Iterator[tuple[ExplainedImage, SaliencyMap]]:
+    """Each image with its saliency map, in order, and nothing written; otherwise as ``explain_images``."""
     if not images:
         raise SettingsError("No images to explain.", fix="Give at least one image file.")
     if modality and modality not in PROFILES:
@@ -94,47 +121,32 @@ def explain_images(
     network, _ = load_checkpoint(folder, preprocess_digest=digest(contract.preprocess))
     explainer.check(network)
     number = _class_number(target, contract) if target else None
-    known = _KnownImages(folder)
-    out = out or run / "explanations"
-    names = _distinct_names(images)
-    maps: list[SaliencyMap] = []
+    known = KnownImages(folder)
     for first in range(0, len(images), _BATCH):
         progress("explain", first, len(images))
         batch = [_load(path, contract.preprocess, modality, known) for path in images[first : first + _BATCH]]
-        for image, saliency in zip(
-            batch, _explain(network, contract, batch, number, folder, method), strict=True
-        ):
-            _write(out, names[len(maps)], image, saliency)
-            maps.append(saliency)
+        yield from zip(batch, _explain(network, contract, batch, number, folder, method), strict=True)
     progress("explain", len(images), len(images))
-    return maps
 
 
-def _load(path: Path, settings: PreprocessSettings, modality: str, known: _KnownImages) -> _Image:
-    data = read_bytes(path)
-    sha256 = hashlib.sha256(data).hexdigest()
-    record = known.record(sha256)
-    pixels = decode(data, str(path)).pixels
-    if not modality and record:
-        modality = record.modality
-    if not modality and dicom.is_dicom(data):
-        modality = dicom.facts(dicom.parse(data, str(path))).modality
-    modality = modality or "other"
-    return _Image(
+def _load(path: Path, settings: PreprocessSettings, modality: str, known: KnownImages) -> ExplainedImage:
+    given = load_image(path, known)
+    modality = modality or given.modality or "other"
+    return ExplainedImage(
         path=path,
-        sha256=sha256,
-        pixels=pixels,
-        prepared=preprocess(pixels, settings, modality),
+        sha256=given.sha256,
+        pixels=given.pixels,
+        prepared=preprocess(given.pixels, settings, modality),
         modality=modality,
-        label=known.label(record) if record else "",
-        mask=known.mask(record, pixels.shape[:2]) if record else None,
+        label=given.label,
+        mask=given.mask,
     )
 
 
 def _explain(
     network: Network,
     contract: Contract,
-    batch: Sequence[_Image],
+    batch: Sequence[ExplainedImage],
     number: int | None,
     folder: Path,
     method: str,
@@ -150,6 +162,7 @@ def _explain(
         image_sha256s=[image.sha256 for image in batch],
         reproduce={
             "checkpoint": str(folder),
+            "model": contract.model.name,
             "weights_sha256": contract.weights_sha256,
             "preprocess_digest": contract.preprocess_digest,
             "modalities": ",".join(sorted({image.modality for image in batch})),
@@ -157,7 +170,7 @@ def _explain(
     )
 
 
-def _write(out: Path, name: str, image: _Image, saliency: SaliencyMap) -> None:
+def _write(out: Path, name: str, image: ExplainedImage, saliency: SaliencyMap) -> None:
     figure = explanation_figure(image.pixels, saliency, mask=image.mask, truth=image.label)
     out.mkdir(parents=True, exist_ok=True)
     save_figure(out / f"{name}-figure.png", figure)
@@ -173,42 +186,3 @@ def _class_number(target: str, contract: Contract) -> int:
             fix=f"{hint}Choose one of {', '.join(contract.classes)}.",
         )
     return contract.classes.index(target)
-
-
-def _distinct_names(images: Sequence[Path]) -> list[str]:
-    """A file name for each image; a later one of the same stem gets a number."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for path in images:
-        name, number = path.stem, 2
-        while name in taken:
-            name, number = f"{path.stem}-{number}", number + 1
-        taken.add(name)
-        names.append(name)
-    return names
-
-
-class _KnownImages:
-    """Images of the study that a checkpoint comes from, by content.
-
-    The images themselves may be elsewhere by now; then nothing is known.
-    """
-
-    def __init__(self, checkpoint: Path) -> None:
-        study = kept_study(checkpoint)
-        self._relabel = study.data.relabel if study else {}
-        self._manifest = Manifest(Path(), ())
-        if study is not None:
-            # Explaining needs only the checkpoint: the manifest may have stayed elsewhere.
-            with contextlib.suppress(ManifestError):
-                self._manifest = load_manifest(study.data.folder)
-        self._records = {record.sha256: record for record in self._manifest}
-
-    def record(self, sha256: str) -> ImageRecord | None:
-        return self._records.get(sha256)
-
-    def label(self, record: ImageRecord) -> str:
-        return self._relabel.get(record.label, record.label)
-
-    def mask(self, record: ImageRecord, size: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
-        return read_outline(self._manifest, record, size)

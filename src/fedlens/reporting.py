@@ -16,6 +16,7 @@ import torch
 
 from fedlens.arm_path import FEDERATED
 from fedlens.coordinator.history import HISTORY_NAME, read_history
+from fedlens.decision.bundle import has_bundle, load_bundle
 from fedlens.errors import HistoryError, UnreadableImageError
 from fedlens.explain.overlay import overlay
 from fedlens.explain.saliency import SaliencyMap, saliency_maps
@@ -27,11 +28,12 @@ from fedlens.files import write_text
 from fedlens.imaging.formats import read_record
 from fedlens.imaging.outlines import read_outline
 from fedlens.imaging.preprocess import to_input
-from fedlens.models.checkpoint import load_checkpoint
+from fedlens.models.checkpoint import load_checkpoint, read_contract
 from fedlens.preparation import PreparedStudy, prepare
 from fedlens.progress import Progress, silent
 from fedlens.reports import explanation_text, paper
 from fedlens.reports.comparison import Comparison, compare, load_arms, write_comparison
+from fedlens.reports.decision import DecisionResults, decision_results
 from fedlens.reports.explanation_comparison import (
     ExplanationComparison,
     compare_explanations,
@@ -119,6 +121,7 @@ def measure_and_report(
         shares=shares_of(prepared.manifest),
         audit=_audit(study.data.folder),
         gallery=_gallery(folder, prepared, comparison, progress),
+        decision=_decision(folder, comparison, study.compare.bootstrap),
         command="fedlens compare" if len(comparison.arms) > 1 else "fedlens run",
         versions=versions(),
         created=now(),
@@ -196,6 +199,16 @@ def _gallery(
         items = tuple(_with_other(item, others[item.case.image_id], prepared) for item in items)
     progress("explain", len(cases), len(cases))
     return items
+
+
+def _decision(folder: Path, comparison: Comparison, resamples: int) -> DecisionResults | None:
+    """Advice of the main arm's network of the first seed, where it was fitted."""
+    arm = folder / f"seed-{comparison.seeds[0]}" / main_arm(comparison)
+    if not has_bundle(arm / MODEL_NAME):
+        return None
+    contract = read_contract(arm / MODEL_NAME)
+    bundle = load_bundle(arm / MODEL_NAME, weights_sha256=contract.weights_sha256, classes=contract.classes)
+    return decision_results(bundle, load_predictions(arm / PREDICTIONS_NAME), resamples=resamples)
 
 
 def _maps(

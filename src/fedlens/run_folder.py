@@ -21,7 +21,6 @@ from pydantic import ValidationError
 from fedlens.errors import HistoryError, SettingsError
 from fedlens.files import write_json, write_text
 from fedlens.imaging.manifest import Manifest
-from fedlens.models.checkpoint import CONTRACT_NAME
 from fedlens.study import Study
 
 STUDY_NAME = "study.json"
@@ -108,6 +107,9 @@ def find_model(run: Path, arm: str) -> Path:
     Raises:
         HistoryError: There is none; names the arms that have one.
     """
+    # Here, so that exported networks can find images by this module's help without torch.
+    from fedlens.models.checkpoint import CONTRACT_NAME
+
     seeds = sorted(run.glob("seed-*"))
     places = [run, run / MODEL_NAME, *(seed / arm / MODEL_NAME for seed in (run, *seeds))]
     for place in places:

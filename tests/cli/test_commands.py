@@ -16,6 +16,7 @@ from fedlens.errors import FedLensError, RoundError
 
 COMMANDS = [
     "data import",
+    "data deidentify",
     "data audit",
     "data split",
     "data share",
@@ -25,8 +26,13 @@ COMMANDS = [
     "run",
     "compare",
     "explain",
+    "export",
     "status",
     "report",
+    "card",
+    "pacs pull",
+    "pacs push",
+    "pacs results",
     "demo",
 ]
 RUNNER = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"})

@@ -9,13 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
 from fedlens.errors import UnreadableImageError
 from fedlens.imaging import dicom
 from fedlens.imaging.formats import decode, read_image
+from fedlens.imaging.pseudonyms import Pseudonyms
 
+HOME = Pseudonyms(b"1" * 32)
 MR_SMALL = ["MR_small.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_jp2klossless.dcm"]
 
 
@@ -129,15 +132,89 @@ def test_facts_hold_no_identifier() -> None:
         "Modality": "DX",
         "InstitutionName": "St. Elsewhere",
     }
-    facts = dicom.facts(made(ramp(), **tags))
+    facts = dicom.facts(made(ramp(), **tags), HOME)
     assert (facts.modality, facts.age, facts.sex) == ("xray", 1.5, "female")
-    assert facts.patient == dicom.facts(made(ramp()[::-1].copy(), PatientID="MRN-4711")).patient
-    assert facts.patient != dicom.facts(made(ramp(), PatientID="MRN-4712")).patient
+    assert facts.patient == dicom.facts(made(ramp()[::-1].copy(), PatientID="MRN-4711"), HOME).patient
+    assert facts.patient != dicom.facts(made(ramp(), PatientID="MRN-4712"), HOME).patient
     assert not any(word in repr(facts) for word in ("4711", "Doe", "Elsewhere"))
 
 
 def test_facts_of_an_empty_header_are_empty() -> None:
-    assert dicom.facts(made(ramp())) == dicom.DicomFacts("", "other", "", None, "")
+    assert dicom.facts(made(ramp()), HOME) == dicom.DicomFacts("", "other", "", None, "")
+
+
+def test_patients_of_two_hospitals_are_not_told_to_be_one() -> None:
+    tags = {"PatientID": "MRN-4711", "InstitutionName": "St. Elsewhere"}
+    here = dicom.facts(made(ramp(), **tags), HOME)
+    there = dicom.facts(made(ramp(), **tags), Pseudonyms(b"2" * 32))
+    assert here.patient != there.patient
+    assert here.site != there.site
+
+
+ONE_SLICE = [
+    "MR_small.dcm",
+    "MR_small_RLE.dcm",
+    "MR_small_bigendian.dcm",
+    "MR_small_implicit.dcm",
+    "MR_small_jp2klossless.dcm",
+    "MR_small_jpeg_ls_lossless.dcm",
+    "MR_small_padded.dcm",
+]
+
+
+@pytest.mark.parametrize("name", ONE_SLICE[1:])
+def test_every_lossless_encoding_gives_the_same_slice(name: str) -> None:
+    plain, other = (
+        read_image(Path(get_testdata_file(file, download=False))) for file in (ONE_SLICE[0], name)
+    )
+    assert np.array_equal(plain, other)
+
+
+COLOUR_BARS = {
+    "SC_rgb_rle.dcm": 1,
+    "SC_rgb_rle_16bit.dcm": 1,
+    "SC_rgb_gdcm_KY.dcm": 1,
+    "SC_rgb_jpeg_gdcm.dcm": 1,
+    "SC_rgb_dcmtk_+eb+cr.dcm": 8,
+    "SC_rgb_dcmtk_+eb+cy+np.dcm": 12,
+    "SC_rgb_jpeg_dcmtk.dcm": 8,
+    "SC_rgb_jls_lossy_line.dcm": 4,
+    "SC_ybr_full_422_uncompressed.dcm": 8,
+}
+
+
+@pytest.mark.parametrize(("name", "tolerance"), COLOUR_BARS.items())
+def test_colour_comes_out_right_from_every_encoding(name: str, tolerance: int) -> None:
+    """RLE, JPEG 2000, lossless JPEG (gdcm), JPEG in RGB and YBR, JPEG-LS, subsampled YBR: one picture."""
+    shown = read_image(Path(get_testdata_file(name, download=False)))
+    # The middles of the bars: red, pink, green, pale green, blue, pale blue, black, greys, white.
+    red, green, blue, black, white = (shown[row, 50].astype(int) for row in (5, 25, 45, 65, 95))
+    for found, wanted in [
+        (red, (255, 0, 0)),
+        (green, (0, 255, 0)),
+        (blue, (0, 0, 255)),
+        (black, (0, 0, 0)),
+        (white, (255, 255, 255)),
+    ]:
+        assert np.abs(found - wanted).max() <= tolerance, (name, found, wanted)
+
+
+def test_palette_colour_deflated_and_cine_are_read() -> None:
+    palette, deflated, cine = (
+        Path(get_testdata_file(name, download=False))
+        for name in ("examples_palette.dcm", "image_dfl.dcm", "examples_ybr_color.dcm")
+    )
+    assert read_image(palette).shape == (350, 800, 3)
+    assert read_image(deflated).shape == (512, 512)
+    assert dicom.frame_count(dcmread(cine)) == 30
+    first, last = read_image(cine, 0), read_image(cine, 29)
+    assert first.shape == last.shape == (240, 320, 3)
+    assert not np.array_equal(first, last)
+
+
+def test_lossy_jpeg_of_twelve_bits_is_named_as_unreadable() -> None:
+    with pytest.raises(UnreadableImageError, match="12-bit"):
+        read_image(Path(get_testdata_file("JPGExtended.dcm", download=False)))
 
 
 @pytest.mark.real

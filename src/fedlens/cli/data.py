@@ -32,6 +32,9 @@ def import_(
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy images in instead of referring to them.")
     ] = False,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Copy DICOM files in de-identified (PS3.15 Annex E).")
+    ] = False,
     name: Annotated[str, typer.Option(help="Name of the source, instead of the folder's.")] = "",
     groups: Annotated[
         str,
@@ -48,7 +51,14 @@ def import_(
     """
     with shown() as progress:
         report = fedlens.import_images(
-            sources, out, copy=copy, name=name, groups=groups, overwrite=overwrite, progress=progress
+            sources,
+            out,
+            copy=copy,
+            deidentify=deidentify,
+            name=name,
+            groups=groups,
+            overwrite=overwrite,
+            progress=progress,
         )
     show(
         context,
@@ -56,6 +66,29 @@ def import_(
         report.summary(),
         f"\nNext: fedlens data audit {out}",
     )
+
+
+@app.command("deidentify", epilog="Example: fedlens data deidentify scans clean")
+def deidentify_(
+    context: typer.Context,
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="DICOM folders or files.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the de-identified images.")],
+    secret: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The secret behind pseudonyms; OUT.secret by default, made on first use."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copy DICOM images without what tells whose they are (PS3.15 Annex E, Basic Profile).
+
+    Identifiers and private tags go, UIDs are replaced, dates are moved by one offset for each patient. Pixels
+    stay as they are: images that may have text burnt into them are named, for somebody to look at.
+    """
+    with shown() as progress:
+        report = fedlens.deidentify_folder(sources, out, secret=secret, progress=progress)
+    show(context, report.as_dict(), report.summary())
 
 
 @app.command(epilog="Example: fedlens data audit images")

@@ -9,12 +9,16 @@ from typer.core import TyperGroup
 
 import fedlens
 from fedlens.cli import (
+    card,
     compare,
     coordinator,
     data,
     demo,
     explain,
+    export,
     hospital,
+    pacs,
+    predict,
     provision,
     report,
     run,
@@ -27,7 +31,7 @@ from fedlens.errors import FedLensError
 
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 other failure, 2 study file or option, 3 images, 4 network or checkpoint, "
-    "5 federated round, 6 run folder, 7 explanation, 8 deployment, 130 interrupted."
+    "5 federated round, 6 run folder, 7 explanation, 8 deployment, 9 PACS, 130 interrupted."
 )
 
 
@@ -55,9 +59,9 @@ app = typer.Typer(
     "and see why it decides.",
     epilog=f"Start with: fedlens demo. {_EXIT_CODES}",
 )
-for group in (data, study, hospital, coordinator):
+for group in (data, study, hospital, coordinator, pacs):
     app.add_typer(group.app)
-for module in (run, compare, explain, status, report, demo, provision, submit):
+for module in (run, compare, explain, predict, export, status, report, card, demo, provision, submit):
     module.register(app)
 
 

@@ -30,6 +30,11 @@ JsonOption = Annotated[
 ]
 
 
+def use_json(context: typer.Context) -> None:
+    """Print results and errors as JSON, as ``--json`` does."""
+    context.meta[_JSON] = True
+
+
 def show(context: typer.Context, result: dict[str, Any], *readable: RenderableType) -> None:
     """Print a result on standard output: JSON if asked for, else ``readable``, one after another."""
     if context.meta.get(_JSON):

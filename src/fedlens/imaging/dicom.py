@@ -1,11 +1,10 @@
 """DICOM: pixels as a radiologist's screen shows them, and the few facts a study may keep.
 
-Patient and institution are kept only as digests, so that no identifier enters a manifest.
+Patient and institution are kept only as pseudonyms, so that no identifier enters a manifest.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import struct
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from pydicom.uid import (
 )
 
 from fedlens.errors import UnreadableImageError
+from fedlens.imaging.pseudonyms import Pseudonyms
 
 _MODALITIES = {"MR": "mri", "CR": "xray", "DX": "xray", "CT": "ct"}
 _SEXES = {"M": "male", "F": "female"}
@@ -36,7 +36,7 @@ _DAYS = {"Y": 365.25, "M": 30.4375, "W": 7.0, "D": 1.0}
 _PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PILLOW = (JPEGBaseline8Bit, JPEG2000, JPEG2000Lossless)
 _BEYOND = 1e9
-_DAMAGE = (
+DAMAGE = (
     InvalidDicomError,
     BytesLengthException,
     OSError,
@@ -57,9 +57,9 @@ class DicomFacts:
     """What a DICOM header says about an image; empty or None where it does not.
 
     Attributes:
-        patient: Digest of the patient id, or of the study where there is no patient id.
+        patient: Pseudonym of the patient id, or of the study where there is no patient id.
         modality: ``mri``, ``xray``, ``ct`` or ``other``.
-        site: Digest of the institution's name.
+        site: Pseudonym of the institution's name.
         age: Years.
         sex: ``male``, ``female`` or empty.
     """
@@ -89,7 +89,7 @@ def parse(data: bytes, name: str) -> Dataset:
             kind = getattr(dataset.get("SOPClassUID"), "name", "")
             raise UnreadableImageError(name, f"DICOM without pixel data{f' ({kind})' if kind else ''}")
         _name_encoding(dataset)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UnreadableImageError(name, f"damaged DICOM: {_first_line(error)}") from error
     return dataset
 
@@ -119,22 +119,32 @@ def pixels(dataset: Dataset, frame: int, name: str) -> npt.NDArray[np.uint8]:
         if values.ndim == 3:
             return _wide_to_eight(values)
         shown = _windowed(values, dataset)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise UnreadableImageError(name, f"damaged DICOM: {_first_line(error)}") from error
     return 255 - shown if colours == "MONOCHROME1" else shown
 
 
-def facts(dataset: Dataset) -> DicomFacts:
-    """What the header says about patient, machine and place, identifiers digested."""
-    patient, study = _text(dataset, "PatientID"), _text(dataset, "StudyInstanceUID")
-    site = _text(dataset, "InstitutionName")
+def facts(dataset: Dataset, pseudonyms: Pseudonyms) -> DicomFacts:
+    """What the header says about patient, machine and place, identifiers replaced by pseudonyms."""
+    patient, site = patient_key(dataset), _text(dataset, "InstitutionName")
     return DicomFacts(
-        patient=_digest(f"patient {patient}" if patient else f"study {study}") if patient or study else "",
-        modality=_MODALITIES.get(_text(dataset, "Modality"), "other"),
-        site=_digest(f"site {site}") if site else "",
+        patient=pseudonyms.patient(patient) if patient else "",
+        modality=modality(dataset),
+        site=pseudonyms.patient(f"site {site}") if site else "",
         age=_age(_text(dataset, "PatientAge")),
         sex=_SEXES.get(_text(dataset, "PatientSex"), ""),
     )
+
+
+def modality(dataset: Dataset) -> str:
+    """``mri``, ``xray``, ``ct`` or ``other``."""
+    return _MODALITIES.get(_text(dataset, "Modality"), "other")
+
+
+def patient_key(dataset: Dataset) -> str:
+    """Which patient, for making a pseudonym of it: the id, or the study where there is none; may be empty."""
+    patient, study = _text(dataset, "PatientID"), _text(dataset, "StudyInstanceUID")
+    return f"patient {patient}" if patient else f"study {study}" if study else ""
 
 
 def decoder(dataset: Dataset) -> str:
@@ -203,7 +213,7 @@ def _text(dataset: Dataset, tag: str) -> str:
     """A header value, or empty where it is missing or garbled: the pixels may still be good."""
     try:
         return str(dataset.get(tag) or "").strip()
-    except _DAMAGE:
+    except DAMAGE:
         return ""
 
 
@@ -214,9 +224,9 @@ def _age(text: str) -> float | None:
     return float(number) if unit == "Y" else round(int(number) * _DAYS[unit] / _DAYS["Y"], 3)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # The first line only says that all decoders failed; the ones below say why.
+    if len(lines) > 1 and lines[0].startswith("Unable to decode"):
+        return lines[1].partition(":")[2].strip().rstrip(".")
+    return lines[0].rstrip(".")

@@ -20,6 +20,7 @@ from fedlens.imaging.import_report import ImportProblem, ImportReport
 from fedlens.imaging.inspection import Inspected, Inspector
 from fedlens.imaging.layouts import FoundImage, Listing, recognise
 from fedlens.imaging.manifest import MANIFEST_NAME, ImageRecord, Manifest
+from fedlens.imaging.pseudonyms import SECRET_NAME, LatePseudonyms
 from fedlens.imaging.staging import staged_folder
 from fedlens.imaging.store import STORE_NAME, Store
 from fedlens.imaging.trial import DecoderTrial
@@ -38,6 +39,7 @@ def import_images(
     out: Path,
     *,
     copy: bool = False,
+    deidentify: bool = False,
     name: str = "",
     groups: str = "",
     overwrite: bool = False,
@@ -53,6 +55,10 @@ def import_images(
         out: The study folder to make: ``manifest.parquet``, ``import.json``, and ``store/`` for
             copies and for images out of arrays.
         copy: Copy the files into ``out`` instead of referring to the originals.
+        deidentify: Copy DICOM files in de-identified (PS3.15 Annex E), under their pseudonyms' names; those
+            that may have text burnt into their pixels are named in the report. Other files hold no header
+            to clean and are taken as they are. The secret behind the pseudonyms is made in ``out`` when
+            first needed.
         name: Name of the source, instead of the layout's or the folder's; letters, digits, ``.-_``.
         groups: ``FILE.csv:PATHCOLUMN:GROUPCOLUMN`` overrides patient groups.
         overwrite: Replace the images of an existing study folder; its other files stay.
@@ -78,9 +84,16 @@ def import_images(
     try:
         with staged_folder(out, replaces=_OWN) as part, DecoderTrial() as trial:
             store = Store(part)
+            pseudonyms = LatePseudonyms(out / SECRET_NAME, part / SECRET_NAME)
             for listing in listings:
                 inspector = Inspector(
-                    gathering.new_source(listing, name), listing.modality, store, trial, copy
+                    source=gathering.new_source(listing, name),
+                    modality=listing.modality,
+                    store=store,
+                    trial=trial,
+                    copy=copy,
+                    pseudonyms=pseudonyms,
+                    deidentify=deidentify,
                 )
                 gathering.take(listing, inspector, progress)
             gathering.regroup(known_groups)

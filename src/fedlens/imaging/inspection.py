@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from pydicom import Dataset
 
 from fedlens.errors import UnreadableImageError
 from fedlens.imaging import dicom
+from fedlens.imaging.deidentify import deidentified_file
 from fedlens.imaging.formats import DecodedImage, decode, decode_mask, read_bytes
 from fedlens.imaging.import_report import ImportProblem
 from fedlens.imaging.layouts import FoundImage
 from fedlens.imaging.manifest import ImageRecord
+from fedlens.imaging.pseudonyms import LatePseudonyms
 from fedlens.imaging.store import Store
 from fedlens.imaging.trial import DecoderTrial
 
@@ -44,6 +47,8 @@ class Inspector:
         store: Where pixels that are no files of their own are kept, and copies.
         trial: Where decoders that may crash are tried first.
         copy: Keep a copy of every file in the store, instead of a reference to the original.
+        pseudonyms: For the identifiers in DICOM headers.
+        deidentify: Keep a de-identified copy of every DICOM file, and no name of the original.
     """
 
     source: str
@@ -51,6 +56,8 @@ class Inspector:
     store: Store
     trial: DecoderTrial
     copy: bool
+    pseudonyms: LatePseudonyms
+    deidentify: bool = False
 
     def inspect(self, found: FoundImage) -> Inspected:
         """Read an image's file once and make its rows.
@@ -65,18 +72,23 @@ class Inspector:
 
     def _rows(self, found: FoundImage) -> Inspected:
         data = read_bytes(found.path) if found.pixels is None else _as_png(found)
-        facts, frames = self._decode_all(data, found)
-        problems = [
-            ImportProblem(str(found.path), note, "handled") for decoded in frames for note in decoded.notes
-        ]
+        dataset, frames = self._decode_all(data, found)
+        facts = None if dataset is None else dicom.facts(dataset, self.pseudonyms.ready)
+        notes = [note for decoded in frames for note in decoded.notes]
+        patient = found.patient or (facts.patient if facts else "")
+        name = f"{self.source}/{found.name}"
         file = str(found.path)
         if found.pixels is not None:
             file = self.store.add(data, ".png")
+        elif dataset is not None and self.deidentify:
+            data, patient = self._deidentified(dataset, frames, found, notes)
+            file = self.store.add(data, ".dcm")
+            # The original's name often is the patient's.
+            name = f"{self.source}/{patient}/{self.pseudonyms.ready.patient(f'file {found.name}')}"
         elif self.copy:
             file = self.store.add(data, found.path.suffix)
+        problems = [ImportProblem(str(found.path), note, "handled") for note in notes]
         mask = self._mask(found, frames, problems)
-        patient = found.patient or (facts.patient if facts else "")
-        name = f"{self.source}/{found.name}"
         records = tuple(
             ImageRecord(
                 image_id=f"{name}{mark}",
@@ -98,10 +110,8 @@ class Inspector:
         )
         return Inspected(records, tuple(problems), found.path)
 
-    def _decode_all(
-        self, data: bytes, found: FoundImage
-    ) -> tuple[dicom.DicomFacts | None, list[DecodedImage]]:
-        """Header facts for DICOM, and every frame of the file."""
+    def _decode_all(self, data: bytes, found: FoundImage) -> tuple[Dataset | None, list[DecodedImage]]:
+        """The data set of a DICOM file, and every frame of any file."""
         if found.pixels is not None:
             return None, [DecodedImage(found.pixels)]
         name = str(found.path)
@@ -112,7 +122,19 @@ class Inspector:
             self.trial.check(data, name)
         count = dicom.frame_count(dataset)
         frames = [DecodedImage(dicom.pixels(dataset, frame, name)) for frame in range(count)]
-        return dicom.facts(dataset), frames
+        return dataset, frames
+
+    def _deidentified(
+        self, dataset: Dataset, frames: list[DecodedImage], found: FoundImage, notes: list[str]
+    ) -> tuple[bytes, str]:
+        """A de-identified file's bytes and the patient's pseudonym; adds suspicions to ``notes``."""
+        data, result, suspicions = deidentified_file(
+            dataset, [frame.pixels for frame in frames], self.pseudonyms.ready, str(found.path)
+        )
+        if suspicions:
+            notes.append(f"text may be burnt into its pixels: {'; '.join(suspicions)}")
+        known = found.patient and self.pseudonyms.ready.patient(f"patient {found.patient}")
+        return data, known or result.patient
 
     def _mask(self, found: FoundImage, frames: list[DecodedImage], problems: list[ImportProblem]) -> str:
         """Where the outline is, or empty; a mask that does not fit is named in ``problems``."""

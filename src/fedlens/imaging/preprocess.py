@@ -12,14 +12,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fedlens.errors import DataError
 from fedlens.study import PreprocessSettings
+
+if TYPE_CHECKING:
+    # Exported networks prepare images where torch is not loaded (export/runtime.py).
+    import torch
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -117,7 +121,7 @@ def to_input(pixels: torch.Tensor) -> torch.Tensor:
         float32 (N, C, H, W) on the same device, about -2..2, channels-last in memory.
     """
     # Permuting channels-last data to NCHW moves nothing; only the conversion touches memory.
-    return pixels.permute(0, 3, 1, 2).to(torch.float32).sub_(127.5).mul_(1 / 64)
+    return pixels.permute(0, 3, 1, 2).float().sub_(127.5).mul_(1 / 64)
 
 
 def _profile(settings: PreprocessSettings, modality: str) -> Profile:

@@ -10,6 +10,8 @@ from typing import Any
 from fedlens.files import write_text
 from fedlens.reports import figures
 from fedlens.reports.comparison import Comparison, Summary
+from fedlens.reports.decision import DecisionResults
+from fedlens.reports.decision_page import decision_view
 from fedlens.reports.explanation_comparison import ExplanationComparison
 from fedlens.reports.explanation_curves import ExplanationCurve, explanation_curves
 from fedlens.reports.explanation_page import explanation_view
@@ -38,6 +40,7 @@ class ReportInput:
         shares: Counted from the manifest by :func:`fedlens.reports.shares.shares_of`.
         audit: Content of ``audit.json``; empty where no audit was made.
         gallery: Explained test images; empty to leave the section out.
+        decision: How good advice is on test images; None to leave the section out.
         command: The command line that made it.
         versions: Version of each library, and the machine, by name.
         created: Date and time as text.
@@ -54,6 +57,7 @@ class ReportInput:
     shares: tuple[Share, ...] = ()
     audit: Mapping[str, Any] = field(default_factory=dict)
     gallery: tuple[GalleryItem, ...] = ()
+    decision: DecisionResults | None = None
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
@@ -93,6 +97,7 @@ def _context(report: ReportInput) -> dict[str, Any]:
         "classes": _classes(comparison, arm),
         "pictures": _pictures(report, arm),
         "quality": explanation_view(report.explanations, report.outlined) if report.explanations else None,
+        "decision": decision_view(report.decision) if report.decision else None,
         "gallery": by_source(report.gallery),
         "method": report.explanations.method if report.explanations else "grad-cam",
         "splits": split_counts(report.shares),

@@ -1,0 +1,1 @@
+"""Networks as ONNX files: written with torch (``to_onnx``, ``quantise``), run without it (``runtime``)."""
