@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.deployment.running import RunningFederation, run_fedlens, same, study_file, tiny_study
 
 from fedlens.models.checkpoint import load_checkpoint
@@ -55,6 +56,7 @@ def test_a_hospital_that_lost_power_is_missing_and_comes_back(
     assert set(running.rounds(study)[4]["hospitals"]) == set(running.names)
 
 
+@pytest.mark.full
 def test_a_coordinator_that_lost_power_goes_on_as_if_nothing_had_been(
     running: RunningFederation, images: Path, tmp_path: Path, undisturbed: Parameters
 ) -> None:
