@@ -25,9 +25,11 @@ from _figures import write_figures
 import fedlens
 from fedlens.arm_path import FEDERATED
 from fedlens.arms import arm_folder, train_arm
+from fedlens.explain.straying import cell_of
 from fedlens.explained_arms import EXPLAINABLE, arm_explanation
 from fedlens.explanation_measuring import measure_explanations
 from fedlens.hospital.map_measures import BATCH, MapMeasures
+from fedlens.hospital.regions import ImageRegions
 from fedlens.models.checkpoint import load_checkpoint
 from fedlens.preparation import PreparedStudy, prepare
 from fedlens.reports.comparison import load_arms
@@ -164,13 +166,14 @@ def misses(found: ExplanationComparison, bars: Mapping[str, float]) -> list[str]
 def by_method(prepared: PreparedStudy, model: Path, method: str) -> dict[str, float]:
     """Means of one method over the outlined test images, with baselines."""
     network, _ = load_checkpoint(model, classes=prepared.classes)
-    measures = MapMeasures(prepared.images("test"), method)
-    rows = np.flatnonzero(measures.regions.outlined)
+    regions = ImageRegions(prepared.images("test"))
+    measures, cell = MapMeasures(regions, method), cell_of(network)
+    rows = np.flatnonzero(regions.outlined)
     if method in SLOW:
         rows = rows[np.linspace(0, len(rows) - 1, min(SLOW[method], len(rows))).astype(np.int64)]
     columns: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(rows), BATCH):
-        found = measures.values(network, rows[start : start + BATCH])
+        found = measures.values(network, rows[start : start + BATCH], cell)
         for name, values in found.items():
             columns.setdefault(name, []).append(values)
     means = {name: float(np.nanmean(np.concatenate(values))) for name, values in columns.items()}

@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlens.errors import HistoryError
+from fedlens.explain.straying import cell_of
 from fedlens.hospital.device import choose_device
 from fedlens.hospital.map_measures import BATCH, MapMeasures
+from fedlens.hospital.regions import ImageRegions
 from fedlens.models.checkpoint import load_checkpoint, read_contract
 from fedlens.preparation import PreparedStudy
 from fedlens.progress import Progress, silent
@@ -82,11 +84,12 @@ def _measure_arm(arm: Path, prepared: PreparedStudy, step: str, progress: Progre
     for hospital, images in zip(prepared.hospitals, tests, strict=True):
         network, _ = load_checkpoint(model_of(arm, hospital), classes=prepared.classes)
         network.to(choose_device(prepared.study.training.device))
-        measures = MapMeasures(images, prepared.study.explanation.method)
+        measures = MapMeasures(ImageRegions(images), prepared.study.explanation.method)
+        cell = cell_of(network)
         for start in range(0, len(images), BATCH):
             progress(step, done, len(records))
             rows = np.arange(start, min(start + BATCH, len(images)))
-            values = measures.values(network, rows)
+            values = measures.values(network, rows, cell)
             # What a clock says belongs to no image.
             values.pop("cost")
             for name, column in values.items():

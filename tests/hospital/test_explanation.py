@@ -18,6 +18,7 @@ from fedlens.home_explanations import HOME_EXPLANATIONS_NAME, STRAYING_NAME
 from fedlens.hospital.explanation import Explanations
 from fedlens.hospital.hospital import Hospital
 from fedlens.hospital.images import HospitalImages
+from fedlens.hospital.regions import ImageRegions
 from fedlens.metrics.explanation import COLUMNS, MEASURES, STRAY_REGIONS
 from fedlens.metrics.explanation_totals import QualityTotals, figures
 from fedlens.models.fingerprint import fingerprint
@@ -272,7 +273,10 @@ def test_images_too_small_for_a_field_are_measured_without_straying(tmp_path: Pa
     network = build_network(
         make_study().model, classes=len(CLASSES), channels=3, image_size=SIZE // 2, seed=0
     )
-    explanations = Explanations("A", make_study().explanation, small, CLASSES, tmp_path / "A", silent)
+    regions = ImageRegions(small)
+    explanations = Explanations(
+        "A", make_study().explanation, regions, regions, CLASSES, tmp_path / "A", silent
+    )
     request = decode(asked(), ExplainRequest)
     totals = explanations.answer(request, network).totals
     assert int(totals.column("empty")[1].sum()) == 4 and not totals.column("strays")[1].any()

@@ -39,7 +39,7 @@ def trained(images: HospitalImages, passes: float = 10, **losses: object) -> Net
     network = build_network(
         ModelSettings(dropout=0), classes=len(CLASSES), channels=3, image_size=SIZE, seed=0
     )
-    map_losses = MapLosses(ExplanationSettings.model_validate(losses), "A", images)
+    map_losses = MapLosses(ExplanationSettings.model_validate(losses), "A", ImageRegions(images))
     plan = LocalPlan(0.0, passes, 8, 2e-3, 2e-3, seed=0)
     acting = map_losses if map_losses.active else None
     train(network, Optimizer(network, TRAINING), images, TRAINING, STILL, plan, map_losses=acting)
@@ -89,14 +89,14 @@ def test_the_consistency_loss_makes_maps_turn_with_their_images(images: Hospital
 
 def test_outlines_of_hospitals_that_are_not_named_are_left_alone(images: HospitalImages) -> None:
     settings = ExplanationSettings(outline_loss=1.0, outlines_at=("A",))
-    assert MapLosses(settings, "A", images).active
-    assert not MapLosses(settings, "B", images).active
+    assert MapLosses(settings, "A", ImageRegions(images)).active
+    assert not MapLosses(settings, "B", ImageRegions(images)).active
     bare = dataclasses.replace(images, outlines=())
-    assert not MapLosses(settings, "A", bare).active
+    assert not MapLosses(settings, "A", ImageRegions(bare)).active
 
 
 def test_without_losses_training_is_what_it_was(images: HospitalImages) -> None:
-    assert not MapLosses(ExplanationSettings(), "A", images).active
+    assert not MapLosses(ExplanationSettings(), "A", ImageRegions(images)).active
     plain = to_parameters(trained(images, passes=2))
     at_another = to_parameters(trained(images, passes=2, outline_loss=1.0, outlines_at=("B",)))
     assert all(np.array_equal(plain[name], at_another[name]) for name in plain)
@@ -109,7 +109,7 @@ def test_two_runs_of_one_seed_are_equal_to_the_bit(images: HospitalImages) -> No
 
 
 def test_wishes_lie_where_the_outline_lies(images: HospitalImages) -> None:
-    losses = MapLosses(ExplanationSettings(outline_loss=1, field_loss=1), "A", images)
+    losses = MapLosses(ExplanationSettings(outline_loss=1, field_loss=1), "A", ImageRegions(images))
     rows = np.arange(8)
     warps = draw_warps(SIZE, STILL, np.random.default_rng(0), np.zeros(8, np.bool_))
     wishes = losses.wishes(rows, warps)
@@ -118,3 +118,17 @@ def test_wishes_lie_where_the_outline_lies(images: HospitalImages) -> None:
     masks = ImageRegions(images).outlines(rows)
     assert np.allclose(wishes.outlines.mean((1, 2)), masks.mean((1, 2)), atol=1e-3)
     assert float(wishes.outlines.min()) >= 0 and float(wishes.outlines.max()) <= 1
+
+
+def test_a_damaged_outline_does_not_stop_training_nor_tell_its_name(images: HospitalImages) -> None:
+    file = images.outlines[int(np.flatnonzero(images.labels)[0])]
+    assert file is not None
+    file.write_bytes(b"no image")
+    regions = ImageRegions(images)
+    losses = MapLosses(ExplanationSettings(outline_loss=1), "A", regions)
+    rows = np.arange(len(images))
+    wishes = losses.wishes(
+        rows, draw_warps(SIZE, STILL, np.random.default_rng(0), np.zeros(len(rows), np.bool_))
+    )
+    assert wishes.outlines is not None and wishes.outlines.any()
+    assert len(regions.damaged) == 1

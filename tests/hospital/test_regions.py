@@ -48,6 +48,32 @@ def test_a_damaged_outline_is_named(tmp_path: Path) -> None:
         regions.outlines(np.arange(12))
 
 
+def test_a_damaged_outline_counts_as_none_where_errors_travel_and_is_noted(tmp_path: Path) -> None:
+    images = outlined_images(tmp_path, 9)
+    regions = ImageRegions(images)
+    damaged, *kept = np.flatnonzero(regions.outlined)
+    file = images.outlines[damaged]
+    assert file is not None
+    whole = file.read_bytes()
+    file.write_bytes(b"no image")
+    masks = regions.readable_outlines(np.arange(9))
+    assert masks is not None and masks.shape == (9, SIZE, SIZE)
+    assert np.flatnonzero(masks.any((1, 2))).tolist() == kept
+    assert regions.damaged == {images.records[damaged].image_id}
+    file.write_bytes(whole)
+    masks = regions.readable_outlines(np.arange(9))
+    assert masks is not None and masks[damaged].any() and not regions.damaged
+
+
+def test_no_file_is_looked_for_before_an_outline_is_asked_for(tmp_path: Path) -> None:
+    images = outlined_images(tmp_path, 4, outlined=1)
+    regions = ImageRegions(images)
+    for file in images.outlines:
+        if file:
+            file.unlink()
+    assert not regions.outlined.any()
+
+
 def test_images_without_any_outline_have_empty_ones(tmp_path: Path) -> None:
     images = dataclasses.replace(outlined_images(tmp_path, 4), outlines=())
     regions = ImageRegions(images)

@@ -26,6 +26,7 @@ from fedlens.explain.straying import (
     Straying,
     StrayingClass,
     StrayReason,
+    cell_of,
     reasons_in_words,
     stray_reasons,
     straying_classes,
@@ -33,8 +34,9 @@ from fedlens.explain.straying import (
 )
 from fedlens.files import write_bytes, write_json, write_text
 from fedlens.home_explanations import HOME_EXPLANATIONS_NAME, STRAYING_NAME, read_home
-from fedlens.hospital.images import HospitalImages, Rows
+from fedlens.hospital.images import Rows
 from fedlens.hospital.map_measures import BATCH, MapMeasures
+from fedlens.hospital.regions import ImageRegions
 from fedlens.metrics.explanation import EXPLAINED
 from fedlens.metrics.explanation_totals import QualityTotals, figures
 from fedlens.models.network import Network
@@ -81,7 +83,8 @@ class Explanations:
     Args:
         hospital: Its name.
         settings: Of the study.
-        images: The split that is explained.
+        held_out: Of the split that is explained.
+        training: Of the training images; their damaged outlines are noted too.
         classes: Names in the order of the network's outputs.
         folder: The hospital's own.
         progress: Told after every batch; what it raises ends the measurement.
@@ -91,16 +94,18 @@ class Explanations:
         self,
         hospital: str,
         settings: ExplanationSettings,
-        images: HospitalImages,
+        held_out: ImageRegions,
+        training: ImageRegions,
         classes: Sequence[str],
         folder: Path,
         progress: Progress,
     ) -> None:
         self._hospital = hospital
         self._settings = settings
-        self._images = images
+        self._images = held_out.images
+        self._regions = (held_out, training)
         names = (*EXAMINED, *COMPARED) if settings.measures == "full" else QUICK
-        self._measures = MapMeasures(images, settings.method, names)
+        self._measures = MapMeasures(held_out, settings.method, names)
         self._classes = tuple(classes)
         self._folder = folder
         self._progress = progress
@@ -183,15 +188,14 @@ class Explanations:
         began = time.perf_counter()
         totals = QualityTotals.zero(network.classes)
         strayed: list[StrayedImage] = []
-        unreadable: list[str] = []
         count = len(self._images)
         with evaluating(network):
+            cell = cell_of(network)
             for start in range(0, count, BATCH):
                 rows = np.arange(start, min(start + BATCH, count))
-                values = self._measures.values(network, rows)
+                values = self._measures.values(network, rows, cell)
                 totals += QualityTotals.of(values, self._images.labels[rows], network.classes)
                 strayed += self._strayed(rows, values)
-                unreadable += self._measures.outlines(rows)[1]
                 self._progress("explanation", int(rows[-1]) + 1, count)
         message = Explanation(
             hospital=self._hospital,
@@ -202,7 +206,8 @@ class Explanations:
             seconds=time.perf_counter() - began,
             counts=totals.numbers(),
         )
-        return LocalExplanation(message, totals, tuple(strayed), tuple(unreadable))
+        damaged = set().union(*(regions.damaged for regions in self._regions))
+        return LocalExplanation(message, totals, tuple(strayed), tuple(sorted(damaged)))
 
     def _keep(self, measured: LocalExplanation) -> None:
         """Write a round's own figures, before any of them leaves."""

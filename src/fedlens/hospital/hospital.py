@@ -18,6 +18,7 @@ from fedlens.hospital.explanation import Explanations, LocalExplanation
 from fedlens.hospital.images import HospitalImages
 from fedlens.hospital.map_losses import MapLosses
 from fedlens.hospital.optimizer import Optimizer
+from fedlens.hospital.regions import ImageRegions
 from fedlens.hospital.state import load_state, save_state
 from fedlens.hospital.training import LocalPlan, TrainingTotals, train
 from fedlens.hospital.weighting import UpdateWeight
@@ -108,11 +109,14 @@ class Hospital:
         self._folder = folder
         self._batch_size = batch_size
         self._progress = progress
-        map_losses = MapLosses(study.explanation, name, splits["train"])
+        training, held_out = ImageRegions(splits["train"]), ImageRegions(splits[_MEASURED])
+        map_losses = MapLosses(study.explanation, name, training)
         self._map_losses = map_losses if map_losses.active else None
-        self._weight = UpdateWeight(study.explanation, len(splits["train"]), splits[_MEASURED])
+        self._weight = UpdateWeight(study.explanation, len(splits["train"]), held_out)
         names = class_names or [str(number) for number in range(network.classes)]
-        self._explanations = Explanations(name, study.explanation, splits[_MEASURED], names, folder, progress)
+        self._explanations = Explanations(
+            name, study.explanation, held_out, training, names, folder, progress
+        )
         self._explanations.check_method(network)
 
     @property

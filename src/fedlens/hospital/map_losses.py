@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlens.explain.losses import GRID, consistency_loss, field_loss, outline_loss, training_heat
-from fedlens.hospital.images import HospitalImages, Rows
+from fedlens.hospital.images import Rows
 from fedlens.hospital.regions import ImageRegions
 from fedlens.imaging.augment import Warps, warp_masks
 from fedlens.study import ExplanationSettings
@@ -44,14 +44,14 @@ class MapLosses:
     Args:
         settings: Their weights.
         hospital: Its outlines are left alone where ``outlines_at`` names others.
-        images: What it trains on.
+        regions: Of the images it trains on.
     """
 
-    def __init__(self, settings: ExplanationSettings, hospital: str, images: HospitalImages) -> None:
+    def __init__(self, settings: ExplanationSettings, hospital: str, regions: ImageRegions) -> None:
         self._settings = settings
-        self._regions = ImageRegions(images)
+        self._regions = regions
         allowed = not settings.outlines_at or hospital in settings.outlines_at
-        self._use_outlines = settings.outline_loss > 0 and allowed and bool(self._regions.outlined.any())
+        self._use_outlines = settings.outline_loss > 0 and allowed and bool(regions.outlined.any())
 
     @property
     def active(self) -> bool:
@@ -62,12 +62,12 @@ class MapLosses:
     def wishes(self, indices: Rows, warps: Warps) -> Wishes:
         """Where the heat of the images at ``indices``, so augmented, should lie.
 
-        Raises:
-            UnreadableImageError: An outline's file is damaged.
+        An image whose outline's file is damaged counts as if nobody had outlined it.
         """
         outlines = insides = None
         if self._use_outlines:
-            outlines = _shares(warp_masks(self._regions.outlines(indices), warps))
+            masks = self._regions.readable_outlines(indices)
+            outlines = None if masks is None else _shares(warp_masks(masks, warps))
         if self._settings.field_loss > 0:
             insides = _shares(warp_masks(self._regions.insides(indices), warps))
         return Wishes(outlines, insides)

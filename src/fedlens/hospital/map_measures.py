@@ -10,11 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedlens.errors import UnreadableImageError
 from fedlens.explain.methods import find_method
 from fedlens.explain.quality.measuring import QUICK, quality_values, timed_explanation
-from fedlens.explain.straying import cell_of, stray_values
-from fedlens.hospital.images import HospitalImages, Rows
+from fedlens.explain.straying import stray_values
+from fedlens.hospital.images import Rows
 from fedlens.hospital.regions import ImageRegions
 from fedlens.imaging.preprocess import to_input
 from fedlens.models.network import Network
@@ -30,18 +29,17 @@ class MapMeasures:
     """Measures the maps of one split's images, each for the class that the network predicts.
 
     Args:
-        images: A hospital's.
+        regions: Of a hospital's images.
         method: Name of the explanation method.
         names: Measures to take beside ``cost`` and straying.
     """
 
-    def __init__(self, images: HospitalImages, method: str, names: Collection[str] = QUICK) -> None:
-        self._images = images
+    def __init__(self, regions: ImageRegions, method: str, names: Collection[str] = QUICK) -> None:
+        self._regions = regions
         self._method = method
         self._names = names
-        self.regions = ImageRegions(images)
 
-    def values(self, network: Network, rows: Rows) -> dict[str, Floats]:
+    def values(self, network: Network, rows: Rows, cell: float) -> dict[str, Floats]:
         """Columns of up to ``BATCH`` images at ``rows``, float64 (k,) each.
 
         A batch is always of ``BATCH`` images, filled up with some that are not counted: so an image's
@@ -51,47 +49,27 @@ class MapMeasures:
         Args:
             network: In evaluation mode.
             rows: (k,) indices into the images.
+            cell: What the network's maps can place heat to, pixels, as ``cell_of`` gives it.
 
         Raises:
             ExplanationError: The method does not suit the network, or its outputs are not finite.
         """
         filled = np.resize(rows, BATCH)
         device = next(network.parameters()).device
-        inputs = to_input(torch.from_numpy(self._images.take(filled))).to(device)
+        inputs = to_input(torch.from_numpy(self._regions.images.take(filled))).to(device)
         method = find_method(self._method)
 
         def explain(given: Tensor, targets: Tensor) -> Tensor:
             return method(network, given, targets).maps
 
-        with torch.no_grad():
-            targets = network(inputs).argmax(1)
-        outlines, _ = self.outlines(rows)
-        masks = None
+        outlines, masks = self._regions.readable_outlines(rows), None
         if outlines is not None:
             masks = torch.from_numpy(np.resize(outlines, (BATCH, *outlines.shape[1:]))).to(device)
-        explained, cost = timed_explanation(network, explain, inputs, targets, masks)
+        explained, cost = timed_explanation(network, explain, inputs, masks=masks)
         values = {"cost": cost, **quality_values(explained, self._names)}
         values = {name: column[: len(rows)] for name, column in values.items()}
         if network.image_size >= SMALLEST_FIELD:
             with ThreadPoolExecutor(max_workers=_THREADS) as workers:
-                fields = list(workers.map(self.regions.field, rows.tolist()))
-            values |= stray_values(explained.maps[: len(rows)].cpu().numpy(), fields, cell_of(network))
+                fields = list(workers.map(self._regions.field, rows.tolist()))
+            values |= stray_values(explained.maps[: len(rows)].cpu().numpy(), fields, cell)
         return values
-
-    def outlines(self, rows: Rows) -> tuple[npt.NDArray[np.bool_] | None, list[str]]:
-        """Outlines of some images, bool (k, S, S), and the ids of those whose file is damaged.
-
-        An image without an outline, or with a damaged one, has an empty one; None where no image has any.
-        The file's own error stays here: it names the file, and an error's text would travel.
-        """
-        if not self.regions.outlined[rows].any():
-            return None, []
-        size = self._images.pixels.shape[1]
-        masks = np.zeros((len(rows), size, size), np.bool_)
-        damaged = []
-        for place, row in enumerate(rows):
-            try:
-                masks[place] = self.regions.outlines(rows[place : place + 1])[0]
-            except UnreadableImageError:
-                damaged.append(self._images.records[row].image_id)
-        return masks, damaged

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from fedlens.errors import UnreadableImageError
 from fedlens.hospital.images import HospitalImages, Rows
 from fedlens.imaging.field import FieldMasks, find_field
 from fedlens.imaging.formats import read_mask
@@ -24,15 +26,24 @@ class ImageRegions:
 
     Args:
         images: The hospital's images of one split.
+
+    Attributes:
+        images: The same.
+        damaged: Ids of images whose outline's file could not be read when it was last asked for.
     """
 
     def __init__(self, images: HospitalImages) -> None:
-        self._images = images
+        self.images = images
+        self.damaged: set[str] = set()
         self._size = images.pixels.shape[1]
         self._outlines: dict[int, Packed] = {}
         self._insides: dict[int, Packed] = {}
-        files = images.outlines or (None,) * len(images)
-        self.outlined: Masks = np.array([file is not None and file.is_file() for file in files], np.bool_)
+
+    @cached_property
+    def outlined(self) -> Masks:
+        """Whether each image has an outline, bool (n,); looks for every file, so only when asked for."""
+        files = self.images.outlines or (None,) * len(self.images)
+        return np.array([file is not None and file.is_file() for file in files], np.bool_)
 
     def outlines(self, indices: Rows) -> Masks:
         """Outlines at ``indices`` into the selection, bool (k, S, S); empty where an image has none.
@@ -50,6 +61,22 @@ class ImageRegions:
                 masks[place] = self._unpacked(self._outlines[index])
         return masks
 
+    def readable_outlines(self, indices: Rows) -> Masks | None:
+        """Outlines at ``indices``, bool (k, S, S), with an empty one in place of a damaged one.
+
+        None where no image there has any. What is damaged is noted in ``damaged`` and goes no further:
+        the file's own error names the file, and at a hospital an error's text travels.
+        """
+        if not self.outlined[indices].any():
+            return None
+        self.damaged -= {self.images.records[index].image_id for index in indices[self.outlined[indices]]}
+        try:
+            return self.outlines(indices)
+        except UnreadableImageError:
+            return np.concatenate(
+                [self._outline_or_none(indices[place : place + 1]) for place in range(len(indices))]
+            )
+
     def insides(self, indices: Rows) -> Masks:
         """Places inside the body, or of free skin, bool (k, S, S)."""
         missing = [index for index in indices.tolist() if index not in self._insides]
@@ -58,10 +85,17 @@ class ImageRegions:
 
     def field(self, index: int) -> FieldMasks:
         """All regions of one image; found anew at every call."""
-        return find_field(self._images.pixels[self._images.rows[index]], self._images.records[index].modality)
+        return find_field(self.images.pixels[self.images.rows[index]], self.images.records[index].modality)
+
+    def _outline_or_none(self, index: Rows) -> Masks:
+        try:
+            return self.outlines(index)
+        except UnreadableImageError:
+            self.damaged.add(self.images.records[int(index[0])].image_id)
+            return np.zeros((1, self._size, self._size), np.bool_)
 
     def _outline(self, index: int) -> Packed:
-        file = self._images.outlines[index]
+        file = self.images.outlines[index]
         assert file is not None
         return np.packbits(fitted_outline(read_mask(file), self._size))
 
@@ -72,5 +106,7 @@ class ImageRegions:
 
 def _made(make: Callable[[int], Packed], missing: Sequence[int]) -> dict[int, Packed]:
     """One result for each index; the work is done outside Python's lock."""
+    if not missing:
+        return {}
     with ThreadPoolExecutor(max_workers=_THREADS) as workers:
         return dict(zip(missing, workers.map(make, missing), strict=True))

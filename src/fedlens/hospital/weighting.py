@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from fedlens.explain.grad_cam import grad_cam
-from fedlens.hospital.images import HospitalImages
 from fedlens.hospital.regions import ImageRegions
 from fedlens.imaging.preprocess import to_input
 from fedlens.models.network import Network
@@ -27,17 +26,16 @@ class UpdateWeight:
     Args:
         settings: Of the study.
         images: Training images.
-        held_out: Validation images; weighted by number alone where there are none.
+        held_out: Of validation images; weighted by number alone where there are none.
     """
 
-    def __init__(self, settings: ExplanationSettings, images: int, held_out: HospitalImages) -> None:
+    def __init__(self, settings: ExplanationSettings, images: int, held_out: ImageRegions) -> None:
         self._images = images
-        sampled = settings.weighting == "explanations" and len(held_out) > 0
-        count = min(SAMPLE, len(held_out)) if sampled else 0
-        # Evenly over the split, so that every class and group has its part.
-        self._sample = np.linspace(0, len(held_out) - 1, count).astype(np.int64)
         self._held_out = held_out
-        self._regions = ImageRegions(held_out)
+        there = len(held_out.images)
+        count = min(SAMPLE, there) if settings.weighting == "explanations" else 0
+        # Evenly over the split, so that every class and group has its part.
+        self._sample = np.linspace(0, there - 1, count).astype(np.int64)
 
     def of(self, network: Network) -> int:
         """Images that an update counts for, 1 or more.
@@ -48,10 +46,10 @@ class UpdateWeight:
         if not len(self._sample):
             return self._images
         device = next(network.parameters()).device
-        inputs = to_input(torch.from_numpy(self._held_out.take(self._sample))).to(device)
+        inputs = to_input(torch.from_numpy(self._held_out.images.take(self._sample))).to(device)
         heat = grad_cam(network, inputs).maps.cpu().numpy().astype(np.float64)
         total = heat.sum(axis=(1, 2))
-        inside = (heat * self._regions.insides(self._sample)).sum(axis=(1, 2))
+        inside = (heat * self._held_out.insides(self._sample)).sum(axis=(1, 2))
         # A map without heat neither stays inside nor strays.
         share = float(np.mean(np.where(total > 0, inside / np.where(total > 0, total, 1.0), 0.5)))
         return max(1, round(self._images * share))

@@ -42,21 +42,27 @@ QUICK = ("pointing", "energy", "rank", "iou", "equivariance-flip", "empty")
 
 
 def timed_explanation(
-    network: Network, explain: Explain, inputs: Tensor, targets: Tensor, masks: Tensor | None = None
+    network: Network,
+    explain: Explain,
+    inputs: Tensor,
+    targets: Tensor | None = None,
+    masks: Tensor | None = None,
 ) -> tuple[Explained, Floats]:
     """Explain a batch, and say what a map costs in forward passes of the same batch.
 
     Both are timed once, one after the other, without a first run to warm up: on an idle machine the figure
-    is right to some tenths; ``benchmarks/explain.py`` measures it closely.
+    is right to some tenths; ``benchmarks/explain.py`` measures it closely. Without targets, each image is
+    explained for the class that this pass predicts.
 
     Returns:
         The batch with its maps, and ``cost`` float64 (N,), the same for all of the batch.
     """
     began = time.perf_counter()
     with torch.no_grad():
-        network(inputs)
+        logits = network(inputs)
     _wait(inputs)
     passed = time.perf_counter()
+    targets = logits.argmax(1) if targets is None else targets
     maps = explain(inputs, targets)
     _wait(inputs)
     ratio = (time.perf_counter() - passed) / max(passed - began, 1e-9)
