@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedlens.decision.bundle import DecisionBundle, has_bundle, load_bundle
+from fedlens.decision.bundle import DecisionBundle, kept_bundle
 from fedlens.decision.fitting import fit_decisions
 from fedlens.errors import DataError, HistoryError, SettingsError
 from fedlens.models.checkpoint import Contract
 from fedlens.preparation import prepare
 from fedlens.progress import Progress, silent
-from fedlens.run_folder import IMAGES_NAME, hold_images, kept_study
+from fedlens.run_folder import check_images, kept_study
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +38,16 @@ def fitted_advice(folder: Path, contract: Contract, *, progress: Progress = sile
     Raises:
         CheckpointError: What is kept there is torn or of other weights.
     """
-    if has_bundle(folder):
-        bundle = load_bundle(folder, weights_sha256=contract.weights_sha256, classes=contract.classes)
-        return Fitted(bundle, "")
+    kept = kept_bundle(folder, contract)
+    if kept is not None:
+        return Fitted(kept, "")
     study = kept_study(folder)
     if study is None:
         return Fitted(None, _without("the run kept no study.json"))
     try:
         prepared = prepare(study, progress=progress)
-        for place in (folder, *folder.resolve().parents[:4]):
-            # Other splits than the run's would put images it learnt from among the validation images.
-            if (place / IMAGES_NAME).is_file():
-                hold_images(place, prepared.manifest)
+        # Other splits than the run's would put images it learnt from among the validation images.
+        check_images(folder, prepared.manifest)
         bundle = fit_decisions(folder, prepared, progress=progress)
     except (DataError, HistoryError, SettingsError) as error:
         return Fitted(None, _without(error.what.rstrip(".")))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fedlens.coordinator.history import HISTORY_NAME, read_history
-from fedlens.decision.bundle import has_bundle, load_bundle
+from fedlens.decision.bundle import kept_bundle
 from fedlens.errors import DataError, HistoryError
 from fedlens.explained_arms import FEDERATION_ARMS, arm_explanation, switched_on
 from fedlens.exporting import EXPORT_NAME
@@ -132,10 +132,8 @@ def _stray_by_class(run: Path, arm: str, comparison: Comparison) -> dict[str, fl
 def _decision(
     model: Path, contract: Contract, predictions: Predictions, study: Study
 ) -> DecisionResults | None:
-    if not has_bundle(model):
-        return None
-    bundle = load_bundle(model, weights_sha256=contract.weights_sha256, classes=contract.classes)
-    return decision_results(bundle, predictions, resamples=study.compare.bootstrap)
+    bundle = kept_bundle(model, contract)
+    return decision_results(bundle, predictions, resamples=study.compare.bootstrap) if bundle else None
 
 
 def _shares(run: Path, study: Study, progress: Progress) -> tuple[Share, ...]:

@@ -4,49 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from fedlens.errors import SettingsError
 from fedlens.explain.figures import explanation_figure, save_figure
 from fedlens.explain.methods import RECOMMENDED, find_method
 from fedlens.explain.saliency import SaliencyMap, saliency_maps
-from fedlens.image_loading import KnownImages, distinct_names, load_image
-from fedlens.imaging.preprocess import PROFILES, digest, preprocess, to_input
-from fedlens.models.checkpoint import Contract, load_checkpoint, read_contract
+from fedlens.image_loading import GivenImage, KnownImages, distinct_names, load_image
+from fedlens.imaging.preprocess import check_modality, preprocess, to_input
+from fedlens.models.checkpoint import Contract
 from fedlens.models.network import Network
 from fedlens.progress import Progress, silent
-from fedlens.run_folder import find_model
-from fedlens.study import PreprocessSettings
+from fedlens.trained_network import load_trained
 
 _BATCH = 16
-
-
-@dataclass(frozen=True)
-class ExplainedImage:
-    """One image on its way: the original, the network's input, and what the study knows of it.
-
-    Attributes:
-        path: The file.
-        sha256: Digest of its bytes.
-        pixels: uint8 (H, W) or (H, W, 3) RGB, the original.
-        prepared: uint8 (S, S, channels), what the network sees.
-        modality: Preparation profile.
-        label: Its class in the study; empty where it is not known.
-        mask: bool (H, W), the expert's outline, if the study has one.
-    """
-
-    path: Path
-    sha256: str
-    pixels: npt.NDArray[np.uint8]
-    prepared: npt.NDArray[np.uint8]
-    modality: str
-    label: str = ""
-    mask: npt.NDArray[np.bool_] | None = None
 
 
 def explain_images(
@@ -108,53 +82,42 @@ def explained(
     arm: str = "federated",
     modality: str = "",
     progress: Progress = silent,
-) -> Iterator[tuple[ExplainedImage, SaliencyMap]]:
+) -> Iterator[tuple[GivenImage, SaliencyMap]]:
     """Each image with its saliency map, in order, and nothing written; otherwise as ``explain_images``."""
     if not images:
         raise SettingsError("No images to explain.", fix="Give at least one image file.")
-    if modality and modality not in PROFILES:
-        raise SettingsError(f"No modality {modality!r}.", fix=f"Choose one of {', '.join(PROFILES)}.")
+    if modality:
+        check_modality(modality)
     explainer = find_method(method)
-    folder = find_model(run, arm)
-    contract = read_contract(folder)
-    # Another version's preparation would show the network images unlike those it learnt from.
-    network, _ = load_checkpoint(folder, preprocess_digest=digest(contract.preprocess))
+    folder, network, contract = load_trained(run, arm)
     explainer.check(network)
     number = _class_number(target, contract) if target else None
     known = KnownImages(folder)
     for first in range(0, len(images), _BATCH):
         progress("explain", first, len(images))
-        batch = [_load(path, contract.preprocess, modality, known) for path in images[first : first + _BATCH]]
-        yield from zip(batch, _explain(network, contract, batch, number, folder, method), strict=True)
+        batch = [load_image(path, known) for path in images[first : first + _BATCH]]
+        yield from zip(
+            batch, _explain(network, contract, batch, modality, number, folder, method), strict=True
+        )
     progress("explain", len(images), len(images))
-
-
-def _load(path: Path, settings: PreprocessSettings, modality: str, known: KnownImages) -> ExplainedImage:
-    given = load_image(path, known)
-    modality = modality or given.modality or "other"
-    return ExplainedImage(
-        path=path,
-        sha256=given.sha256,
-        pixels=given.pixels,
-        prepared=preprocess(given.pixels, settings, modality),
-        modality=modality,
-        label=given.label,
-        mask=given.mask,
-    )
 
 
 def _explain(
     network: Network,
     contract: Contract,
-    batch: Sequence[ExplainedImage],
+    batch: Sequence[GivenImage],
+    modality: str,
     number: int | None,
     folder: Path,
     method: str,
 ) -> Iterator[SaliencyMap]:
-    pixels = torch.from_numpy(np.stack([image.prepared for image in batch]))
+    kinds = [modality or image.modality or "other" for image in batch]
+    pixels = [
+        preprocess(image.pixels, contract.preprocess, kind) for image, kind in zip(batch, kinds, strict=True)
+    ]
     yield from saliency_maps(
         network,
-        to_input(pixels),
+        to_input(torch.from_numpy(np.stack(pixels))),
         classes=contract.classes,
         files=[str(image.path) for image in batch],
         method=method,
@@ -165,12 +128,12 @@ def _explain(
             "model": contract.model.name,
             "weights_sha256": contract.weights_sha256,
             "preprocess_digest": contract.preprocess_digest,
-            "modalities": ",".join(sorted({image.modality for image in batch})),
+            "modalities": ",".join(sorted(set(kinds))),
         },
     )
 
 
-def _write(out: Path, name: str, image: ExplainedImage, saliency: SaliencyMap) -> None:
+def _write(out: Path, name: str, image: GivenImage, saliency: SaliencyMap) -> None:
     figure = explanation_figure(image.pixels, saliency, mask=image.mask, truth=image.label)
     out.mkdir(parents=True, exist_ok=True)
     save_figure(out / f"{name}-figure.png", figure)

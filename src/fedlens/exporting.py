@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedlens.decision.bundle import has_bundle, load_bundle
+from fedlens.decision.bundle import kept_bundle
 from fedlens.errors import FedLensError, HistoryError, ModelError, SettingsError
 from fedlens.export.contract import EdgeContract
 from fedlens.export.quantise import quantise
@@ -21,12 +21,13 @@ from fedlens.export.to_onnx import edge_contract, to_onnx
 from fedlens.files import write_bytes, write_json
 from fedlens.hospital.images import HospitalImages
 from fedlens.imaging.manifest import load_manifest
-from fedlens.imaging.preprocess import digest, to_input
-from fedlens.models.checkpoint import Contract, load_checkpoint, read_contract
+from fedlens.imaging.preprocess import to_input
+from fedlens.models.checkpoint import Contract
 from fedlens.models.network import Network
 from fedlens.preparation import PreparedStudy, prepare
 from fedlens.progress import Progress, silent
-from fedlens.run_folder import STUDY_NAME, find_model, hold_images, kept_study
+from fedlens.run_folder import STUDY_NAME, check_images, kept_study
+from fedlens.trained_network import load_trained
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -102,8 +103,7 @@ def export_run(
         raise SettingsError(f"A temperature of {temperature} makes no sense.", fix="Give one above 0.")
     if calibration_images < 1:
         raise SettingsError("Eight bits need calibration images.", fix="Ask for 64 or more.")
-    folder = find_model(run, arm)
-    network, contract = load_checkpoint(folder, preprocess_digest=digest(read_contract(folder).preprocess))
+    folder, network, contract = load_trained(run, arm)
     prepared = _prepared(folder, progress) if int8 else None
     promised = edge_contract(
         contract,
@@ -142,17 +142,15 @@ def torch_logits(network: Network, pixels: Pixels) -> Floats:
 
 
 def _prepared(folder: Path, progress: Progress) -> PreparedStudy:
-    study, place = kept_study(folder), folder
+    study = kept_study(folder)
     if study is None:
         raise HistoryError(
             f"No {STUDY_NAME} in or above {folder}.",
             why="Eight bits need training images, and only the study says which these are.",
             fix="Give the output folder of a run, or export without --int8.",
         )
-    while not (place / STUDY_NAME).is_file():
-        place = place.resolve().parent
     prepared = prepare(study, progress=progress)
-    hold_images(place, prepared.manifest)
+    check_images(folder, prepared.manifest)
     return prepared
 
 
@@ -171,10 +169,8 @@ def _modalities(folder: Path, prepared: PreparedStudy | None) -> tuple[str, ...]
 
 
 def _temperature(folder: Path, contract: Contract) -> float:
-    if not has_bundle(folder):
-        return 1.0
-    bundle = load_bundle(folder, weights_sha256=contract.weights_sha256, classes=contract.classes)
-    return bundle.facts.temperature
+    bundle = kept_bundle(folder, contract)
+    return bundle.facts.temperature if bundle else 1.0
 
 
 def _spread(images: HospitalImages, most: int) -> tuple[Pixels, npt.NDArray[np.int64]]:

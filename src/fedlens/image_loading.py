@@ -72,12 +72,12 @@ class KnownImages:
         return read_outline(self._manifest, record, size)
 
 
-def load_image(path: Path, known: KnownImages, *, frame: int = 0) -> GivenImage:
+def load_image(path: Path, known: KnownImages | None = None, *, frame: int = 0) -> GivenImage:
     """Read one image.
 
     Args:
         path: Any readable image, DICOM included.
-        known: The study's images.
+        known: The study's images; nothing is looked up where None.
         frame: Of a multi-frame DICOM file.
 
     Raises:
@@ -85,7 +85,7 @@ def load_image(path: Path, known: KnownImages, *, frame: int = 0) -> GivenImage:
     """
     data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
-    record = known.record(sha256)
+    record = known.record(sha256) if known else None
     pixels = decode(data, str(path), frame).pixels
     modality = record.modality if record else ""
     if not modality and dicom.is_dicom(data):
@@ -95,8 +95,8 @@ def load_image(path: Path, known: KnownImages, *, frame: int = 0) -> GivenImage:
         sha256=sha256,
         pixels=pixels,
         modality=modality,
-        label=known.label(record) if record else "",
-        mask=known.mask(record, pixels.shape[:2]) if record else None,
+        label=known.label(record) if known and record else "",
+        mask=known.mask(record, pixels.shape[:2]) if known and record else None,
     )
 
 
@@ -111,6 +111,12 @@ def distinct_names(images: Sequence[Path]) -> list[str]:
         taken.add(name)
         names.append(name)
     return names
+
+
+def shown_name(image: tuple[Path, int | None]) -> str:
+    """What rows and tables call an image of :func:`find_images`: its path, with ``#n`` for frame n."""
+    path, frame = image
+    return str(path) if frame is None else f"{path}#{frame}"
 
 
 def find_images(paths: Sequence[Path]) -> list[tuple[Path, int | None]]:

@@ -24,14 +24,21 @@ from fedlens.explain.saliency import SaliencyMap, saliency_maps
 from fedlens.explain.straying import cell_of, reasons_in_words, stray_reasons, stray_values
 from fedlens.hospital.decision import Outputs, outputs_of
 from fedlens.hospital.device import choose_device
-from fedlens.image_loading import GivenImage, KnownImages, distinct_names, find_images, load_image
+from fedlens.image_loading import (
+    GivenImage,
+    KnownImages,
+    distinct_names,
+    find_images,
+    load_image,
+    shown_name,
+)
 from fedlens.imaging.field import find_field
-from fedlens.imaging.preprocess import PROFILES, digest, preprocess, to_input
-from fedlens.models.checkpoint import Contract, load_checkpoint, read_contract
+from fedlens.imaging.preprocess import check_modality, preprocess, to_input
+from fedlens.models.checkpoint import Contract
 from fedlens.models.network import Network
 from fedlens.progress import Progress, silent
-from fedlens.run_folder import find_model
 from fedlens.study import SMALLEST_FIELD
+from fedlens.trained_network import load_trained
 
 _BATCH = 16
 _THREADS = 4
@@ -137,17 +144,14 @@ def predict_images(
         CheckpointError: Its files are torn, or prepared images would differ in this version.
         SettingsError: No image was found, or an unknown modality.
     """
-    if modality and modality not in PROFILES:
-        raise SettingsError(f"No modality {modality!r}.", fix=f"Choose one of {', '.join(PROFILES)}.")
+    if modality:
+        check_modality(modality)
     found = find_images(paths)
     if not found:
         raise SettingsError(
             "No images found.", why=f"Looked in {', '.join(map(str, paths))}.", fix="Give image files."
         )
-    folder = find_model(run, arm)
-    contract = read_contract(folder)
-    # Another version's preparation would show the network images unlike those it learnt from.
-    network, _ = load_checkpoint(folder, preprocess_digest=digest(contract.preprocess))
+    folder, network, contract = load_trained(run, arm)
     network.to(choose_device("auto"))
     fitted = fitted_advice(folder, contract, progress=progress)
     predictor = _Predictor(network, contract, fitted, settings, modality, KnownImages(folder))
@@ -212,13 +216,13 @@ class _Predictor:
                 colour = colour_of(given.pixels)
                 refusal = self._bundle.known.refusal(modality, colour)
                 if refusal:
-                    return Prediction(_shown(image), advice=refuse(refusal), modality=modality)
+                    return Prediction(shown_name(image), advice=refuse(refusal), modality=modality)
                 kinds = self._bundle.known.likely(modality, colour)
             prepared = tuple(preprocess(given.pixels, self._contract.preprocess, kind) for kind in kinds)
         except UnreadableImageError as error:
-            return Prediction(_shown(image), problem=error.reason)
+            return Prediction(shown_name(image), problem=error.reason)
         except DataError as error:
-            return Prediction(_shown(image), problem=error.what)
+            return Prediction(shown_name(image), problem=error.what)
         return _Ready(place, given, kinds, prepared)
 
     def _judged(
@@ -235,7 +239,9 @@ class _Predictor:
         if self._rules is not None:
             judged = self._rules.judge(outputs.log_p, outputs.features, straying)
         for index, entry in enumerate(ready):
-            row = self._row(_shown(images[entry.place]), outputs.log_p[index], judged[index], kinds[index])
+            row = self._row(
+                shown_name(images[entry.place]), outputs.log_p[index], judged[index], kinds[index]
+            )
             if self.maps_in is not None:
                 files = maps[index].save(
                     self.maps_in, names[entry.place], entry.given.pixels, mask=entry.given.mask
@@ -297,8 +303,3 @@ class _Predictor:
             modality=modality,
             distance=judged.distance,
         )
-
-
-def _shown(image: tuple[Path, int | None]) -> str:
-    path, frame = image
-    return str(path) if frame is None else f"{path}#{frame}"

@@ -16,7 +16,7 @@ import torch
 
 from fedlens.arm_path import FEDERATED
 from fedlens.coordinator.history import HISTORY_NAME, read_history
-from fedlens.decision.bundle import has_bundle, load_bundle
+from fedlens.decision.bundle import kept_bundle
 from fedlens.errors import HistoryError, UnreadableImageError
 from fedlens.explain.overlay import overlay
 from fedlens.explain.saliency import SaliencyMap, saliency_maps
@@ -204,10 +204,11 @@ def _gallery(
 def _decision(folder: Path, comparison: Comparison, resamples: int) -> DecisionResults | None:
     """Advice of the main arm's network of the first seed, where it was fitted."""
     arm = folder / f"seed-{comparison.seeds[0]}" / main_arm(comparison)
-    if not has_bundle(arm / MODEL_NAME):
+    if not (arm / MODEL_NAME).is_dir():
         return None
-    contract = read_contract(arm / MODEL_NAME)
-    bundle = load_bundle(arm / MODEL_NAME, weights_sha256=contract.weights_sha256, classes=contract.classes)
+    bundle = kept_bundle(arm / MODEL_NAME, read_contract(arm / MODEL_NAME))
+    if bundle is None:
+        return None
     return decision_results(bundle, load_predictions(arm / PREDICTIONS_NAME), resamples=resamples)
 
 

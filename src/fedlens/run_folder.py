@@ -55,7 +55,7 @@ def kept_study(folder: Path) -> Study | None:
     Raises:
         HistoryError: The kept file is damaged or of another version.
     """
-    for place in (folder, *folder.resolve().parents[:4]):
+    for place in _around(folder):
         path = place / STUDY_NAME
         if path.is_file():
             try:
@@ -66,6 +66,26 @@ def kept_study(folder: Path) -> Study | None:
                     fix="Use the version of FedLens that wrote it, or run the study again.",
                 ) from error
     return None
+
+
+def check_images(folder: Path, manifest: Manifest) -> None:
+    """Hold images to those of the run that ``folder`` is part of, as ``hold_images`` noted them.
+
+    Args:
+        folder: A checkpoint's or an arm's.
+        manifest: The images in use, with split and hospital.
+
+    Raises:
+        HistoryError: The run is over other images, splits or shares.
+    """
+    for place in _around(folder):
+        if (place / IMAGES_NAME).is_file():
+            hold_images(place, manifest)
+
+
+def _around(folder: Path) -> tuple[Path, ...]:
+    """The folder, and those above it that may be the run that it belongs to."""
+    return (folder, *folder.resolve().parents[:4])
 
 
 def hold_images(folder: Path, manifest: Manifest) -> None:

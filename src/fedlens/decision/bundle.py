@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from fedlens.decision.unlike import FeatureStatistics
 from fedlens.errors import CheckpointError, DataError
 from fedlens.files import write_bytes, write_text
 from fedlens.settings import Settings
+
+if TYPE_CHECKING:
+    from fedlens.models.checkpoint import Contract
 
 FACTS_NAME = "decision.json"
 ARRAYS_NAME = "decision.safetensors"
@@ -155,6 +158,17 @@ class DecisionBundle:
 def has_bundle(folder: Path) -> bool:
     """Whether advice was fitted for a checkpoint."""
     return (folder / FACTS_NAME).is_file()
+
+
+def kept_bundle(folder: Path, contract: Contract) -> DecisionBundle | None:
+    """Advice that was fitted for a checkpoint, from its folder and contract; None where none was.
+
+    Raises:
+        CheckpointError: What is kept is torn, or was fitted for other weights or classes.
+    """
+    if not has_bundle(folder):
+        return None
+    return load_bundle(folder, weights_sha256=contract.weights_sha256, classes=contract.classes)
 
 
 def load_bundle(folder: Path, *, weights_sha256: str, classes: tuple[str, ...]) -> DecisionBundle:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedlens import image_loading
 from fedlens.errors import (
     CheckpointError,
     FedLensError,
@@ -20,10 +21,8 @@ from fedlens.errors import (
     UnreadableImageError,
 )
 from fedlens.export.contract import HEAT, LOGITS, METADATA_KEY, PIXELS, EdgeContract, parse_contract
-from fedlens.image_loading import find_images
-from fedlens.imaging import dicom
-from fedlens.imaging.formats import decode, read_bytes
-from fedlens.imaging.preprocess import PROFILES, digest, preprocess
+from fedlens.image_loading import find_images, shown_name
+from fedlens.imaging.preprocess import PROFILES, check_modality, digest, preprocess
 from fedlens.progress import Progress, silent
 
 Pixels = npt.NDArray[np.uint8]
@@ -182,7 +181,7 @@ def predict_onnx(
 def _predict_batch(
     classifier: OnnxClassifier, places: Sequence[tuple[Path, int | None]], modality: str
 ) -> list[EdgePrediction]:
-    files = [str(path) if frame is None else f"{path}#{frame}" for path, frame in places]
+    files = [shown_name(place) for place in places]
     found: dict[int, EdgePrediction] = {}
     loaded: dict[int, tuple[Pixels, str]] = {}
     for index, (path, frame) in enumerate(places):
@@ -207,12 +206,10 @@ def load_image(
         SettingsError: An unknown modality, or one that neither header nor contract tells.
         UnreadableImageError: It cannot be decoded.
     """
-    if modality and modality not in PROFILES:
-        raise SettingsError(f"No modality {modality!r}.", fix=f"Choose one of {', '.join(PROFILES)}.")
-    data = read_bytes(path)
-    decoded = decode(data, str(path), frame).pixels
-    if not modality and dicom.is_dicom(data):
-        modality = dicom.modality(dicom.parse(data, str(path)))
+    if modality:
+        check_modality(modality)
+    given = image_loading.load_image(path, frame=frame)
+    modality = modality or given.modality
     if not modality and contract.preprocess.profile != "auto":
         modality = contract.preprocess.profile
     if not modality and len(contract.modalities) == 1:
@@ -223,7 +220,7 @@ def load_image(
             why="The network was trained on several modalities, and each is prepared in its own way.",
             fix=f"Say it with --modality: {', '.join(contract.modalities or PROFILES)}.",
         )
-    return preprocess(decoded, contract.preprocess, modality), modality
+    return preprocess(given.pixels, contract.preprocess, modality), modality
 
 
 def _session(path: Path, threads: int) -> Any:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fedlens.errors import DataError
+from fedlens.errors import DataError, SettingsError
 from fedlens.study import PreprocessSettings
 
 if TYPE_CHECKING:
@@ -122,6 +122,16 @@ def to_input(pixels: torch.Tensor) -> torch.Tensor:
     """
     # Permuting channels-last data to NCHW moves nothing; only the conversion touches memory.
     return pixels.permute(0, 3, 1, 2).float().sub_(127.5).mul_(1 / 64)
+
+
+def check_modality(name: str) -> None:
+    """Refuse what a user gave for a modality and is none.
+
+    Raises:
+        SettingsError: With the names that there are.
+    """
+    if name not in PROFILES:
+        raise SettingsError(f"No modality {name!r}.", fix=f"Choose one of {', '.join(PROFILES)}.")
 
 
 def _profile(settings: PreprocessSettings, modality: str) -> Profile:
