@@ -14,13 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedlens.coordinator.gathering import Gathering
 from fedlens.coordinator.history import Event, without_seconds
-from fedlens.coordinator.plain import PlainGathering
-from fedlens.coordinator.rounds import RoundsResult, run_rounds
+from fedlens.coordinator.rounds import RoundsResult
 from fedlens.coordinator.schedule import plan_round
-from fedlens.coordinator.sealed import SealedGathering
-from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.coordinator.strategies import make_strategy
 from fedlens.errors import NotEnoughHospitalsError, ProtocolError, RoundError
 from fedlens.home_explanations import HOME_EXPLANATIONS_NAME
@@ -29,8 +25,6 @@ from fedlens.hospital.hospital import Hospital, LocalEvaluation
 from fedlens.hospital.sealed import SealedHospital
 from fedlens.metrics.explanation import COLUMNS
 from fedlens.metrics.explanation_totals import QualityTotals, figures
-from fedlens.models.fingerprint import fingerprint
-from fedlens.models.parameters import buffer_names, norm_names, to_parameters
 from fedlens.models.registry import build_network
 from fedlens.progress import Progress
 from fedlens.progress import silent as unheard
@@ -47,12 +41,11 @@ from fedlens.protocol.roster import COORDINATOR, Identity
 from fedlens.protocol.sealed_sum import SumSettings
 from fedlens.protocol.totals import explain_layout
 from fedlens.protocol.vectors import Values
-from fedlens.sealing import seal_federation
 from fedlens.study import Study
 from tests.hospital.explained import CLASSES, SIZE, joined, outlined_images
 from tests.protocol.federation import TASK
 from tests.protocol.federation import Federation as Seals
-from tests.test_sealing import Silent, Unsteady
+from tests.trial_federation import TrialFederation
 
 NAMES = "ABCD"
 COST = COLUMNS.index("cost")
@@ -72,30 +65,16 @@ def make_study(*, rounds: int = 1, mode: str = "auto", patience: int = 0, **expl
     )
 
 
-class Federation:
+class Federation(TrialFederation):
     """Four hospitals with a handful of images each, a third of them outlined."""
 
     def __init__(self, folder: Path, study: Study, names: str = NAMES) -> None:
         self.folder = folder
         self.study = study
-        network = self.network()
-        self.initial = to_parameters(network)
-        self.settings = CoordinatorSettings.from_study(
-            study,
-            fingerprint=fingerprint(network),
-            classes=CLASSES,
-            norm_names=norm_names(network),
-            buffer_names=buffer_names(network),
-        )
         self.images = {
             name: outlined_images(folder / "masks", 5 + 3 * place, place) for place, name in enumerate(names)
         }
-        self.hospitals = [self.hospital(name) for name in names]
-        self.members: list[Any] = list(self.hospitals)
-        self.setup = None
-        if study.sealed(len(names)):
-            self.members, self.setup = seal_federation(study, self.hospitals, folder)
-        self.engine = Unsteady(self.members)
+        super().__init__(folder, study, [self.hospital(name) for name in names], self.network(), CLASSES)
 
     def network(self) -> Any:
         return build_network(self.study.model, classes=len(CLASSES), channels=3, image_size=SIZE, seed=0)
@@ -105,26 +84,6 @@ class Federation:
         splits = {"train": images, "validation": images}
         home = self.folder / "hospitals" / name
         return Hospital(name, self.study, self.network(), splits, home, batch_size=8, class_names=CLASSES)
-
-    def gathering(self) -> Gathering:
-        if self.setup is None:
-            return PlainGathering(self.settings, self.engine)
-        return SealedGathering(self.settings, self.engine, self.setup)
-
-    def run(
-        self, silent: Silent | None = None, *, resume: bool = False, progress: Progress = unheard
-    ) -> RoundsResult:
-        if silent is not None:
-            self.engine.silent = silent  # type: ignore[method-assign]
-        return run_rounds(
-            self.settings,
-            self.initial,
-            self.engine,
-            self.folder,
-            gathering=self.gathering(),
-            resume=resume,
-            progress=progress,
-        )
 
     def kept(self, name: str) -> list[Event]:
         text = (self.folder / "hospitals" / name / HOME_EXPLANATIONS_NAME).read_text()

@@ -5,22 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedlens.coordinator.gathering import Gathering
-from fedlens.coordinator.plain import PlainGathering
-from fedlens.coordinator.rounds import RoundsResult, run_rounds
 from fedlens.coordinator.schedule import plan_round
-from fedlens.coordinator.sealed import SealedGathering
-from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.coordinator.strategies import make_strategy
-from fedlens.engines.engine import Reply
-from fedlens.engines.local import LocalEngine
 from fedlens.errors import (
     BadUpdateError,
     NotEnoughHospitalsError,
@@ -29,12 +21,11 @@ from fedlens.errors import (
     SettingsError,
 )
 from fedlens.hospital.hospital import Hospital, LocalEvaluation, LocalTraining
-from fedlens.models.fingerprint import fingerprint
 from fedlens.models.network import Network
-from fedlens.models.parameters import buffer_names, norm_names, to_parameters
+from fedlens.models.parameters import to_parameters
 from fedlens.models.registry import build_network
 from fedlens.progress import silent as silent_progress
-from fedlens.protocol.codec import encode, kind_of
+from fedlens.protocol.codec import encode
 from fedlens.protocol.messages import (
     EvaluateRequest,
     KeysRequest,
@@ -44,14 +35,13 @@ from fedlens.protocol.messages import (
     TrainRequest,
     UnmaskRequest,
 )
-from fedlens.sealing import seal_federation
 from fedlens.sealing_files import next_segment, threshold_of
 from fedlens.study import Study
 
 from .hospital.conftest import CLASSES, SIZE, make_images
+from .trial_federation import TrialFederation
 
 NAMES = "ABCD"
-Silent = Callable[[str, str], bool]
 
 
 def make_study(
@@ -79,39 +69,11 @@ def make_network(seed: int = 0) -> Network:
     return build_network(study.model, classes=CLASSES, channels=3, image_size=SIZE, seed=seed)
 
 
-class Unsteady(LocalEngine):
-    """An engine in which some hospitals do not answer some kinds of request."""
-
-    silent: Silent = staticmethod(lambda name, kind: False)
-
-    def exchange(
-        self, names: Sequence[str], request: bytes, own: Mapping[str, bytes] | None = None
-    ) -> Iterator[Reply]:
-        """As its parent, but for silent hospitals."""
-        kind = kind_of(request)
-        for name in names:
-            if self.silent(name, kind):
-                yield Reply(name, None, "The line is dead.")
-            else:
-                yield from super().exchange([name], request, own)
-
-
-class Federation:
+class Federation(TrialFederation):
     """Four hospitals with random images, and a coordinator."""
 
     def __init__(self, folder: Path, study: Study, names: str = NAMES) -> None:
-        self.study = study
-        self.folder = folder
-        network = make_network()
-        self.initial = to_parameters(network)
-        self.settings = CoordinatorSettings.from_study(
-            study,
-            fingerprint=fingerprint(network),
-            classes=("x", "y", "z"),
-            norm_names=norm_names(network),
-            buffer_names=buffer_names(network),
-        )
-        self.hospitals = [
+        hospitals = [
             Hospital(
                 name,
                 study,
@@ -122,30 +84,7 @@ class Federation:
             )
             for place, name in enumerate(names)
         ]
-        self.members: list[Any] = list(self.hospitals)
-        self.setup = None
-        if study.sealed(len(names)):
-            self.members, self.setup = seal_federation(study, self.hospitals, folder)
-        self.engine = Unsteady(self.members)
-
-    def gathering(self) -> Gathering:
-        """In the clear or sealed, as the study says."""
-        if self.setup is None:
-            return PlainGathering(self.settings, self.engine)
-        return SealedGathering(self.settings, self.engine, self.setup)
-
-    def run(self, silent: Silent | None = None, *, resume: bool = False) -> RoundsResult:
-        """All rounds."""
-        if silent is not None:
-            self.engine.silent = silent  # type: ignore[method-assign]
-        return run_rounds(
-            self.settings,
-            self.initial,
-            self.engine,
-            self.folder,
-            gathering=self.gathering(),
-            resume=resume,
-        )
+        super().__init__(folder, study, hospitals, make_network(), ("x", "y", "z"))
 
 
 def distance(one: Parameters, other: Parameters, start: Parameters) -> float:

@@ -25,6 +25,7 @@ from fedlens.explained_arms import EXPLAINABLE, switched_on
 from fedlens.explanation_measuring import measure_explanations, model_of
 from fedlens.federation_report import REPORT_NAME, holds_only_a_history, write_federation_report
 from fedlens.files import write_text
+from fedlens.hospital.regions import ImageRegions
 from fedlens.imaging.formats import read_record
 from fedlens.imaging.outlines import read_outline
 from fedlens.imaging.preprocess import to_input
@@ -42,7 +43,7 @@ from fedlens.reports.explanation_comparison import (
 )
 from fedlens.reports.explanation_curves import ExplanationCurve, explanation_curve
 from fedlens.reports.explanations import EXPLANATIONS_NAME, ExplanationValues, load_explanations
-from fedlens.reports.figures import TrainingCurve, training_curve
+from fedlens.reports.figures import training_curve
 from fedlens.reports.gallery import OVERLAY_SIDE, Case, GalleryItem, choose_cases, encode_png, gallery_item
 from fedlens.reports.html import ReportInput, main_arm, save_report
 from fedlens.reports.predictions import PREDICTIONS_NAME, load_predictions
@@ -53,6 +54,11 @@ from fedlens.run_folder import MODEL_NAME, hold_images, kept_study
 from fedlens.study import Study
 
 TABLE_NAME = "table.md"
+
+_Pixels = npt.NDArray[np.uint8]
+_Mask = npt.NDArray[np.bool_]
+_History = tuple[str, int, list[dict[str, Any]]]
+"""Arm, seed and events."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +115,8 @@ def measure_and_report(
         load_arm_explanations(folder, arms), resamples=study.compare.bootstrap
     )
     table = _write_tables(folder, comparison, explanations)
+    histories = _histories(folder)
+    passes = study.training.passes
     settings = shareable(study)
     report = ReportInput(
         title=study.name,
@@ -116,8 +124,8 @@ def measure_and_report(
         comparison=comparison,
         explanations=explanations,
         outlined=_outlined(prepared),
-        curves=_curves(folder, study.training.passes),
-        explanation_curves=_explanation_curves(folder, study.training.passes),
+        curves=tuple(training_curve(*history, passes=passes) for history in histories),
+        explanation_curves=_explanation_curves(histories, passes),
         shares=shares_of(prepared.manifest),
         audit=_audit(study.data.folder),
         gallery=_gallery(folder, prepared, comparison, progress),
@@ -125,7 +133,7 @@ def measure_and_report(
         command="fedlens compare" if len(comparison.arms) > 1 else "fedlens run",
         versions=versions(),
         created=now(),
-        notes=(*_sealing(folder), *_notes(study, comparison)),
+        notes=(*_sealing(histories), *_notes(study, comparison)),
     )
     save_report(folder / REPORT_NAME, report)
     return Report(folder / REPORT_NAME, comparison, explanations, table)
@@ -145,32 +153,28 @@ def _outlined(prepared: PreparedStudy) -> dict[str, tuple[int, int]]:
     """By hospital its training images with an expert's outline, and all of them."""
     counts = {}
     for hospital in prepared.hospitals:
-        files = prepared.images("train", hospital).outlines
-        counts[hospital] = (sum(file is not None and file.is_file() for file in files), len(files))
+        outlined = ImageRegions(prepared.images("train", hospital)).outlined
+        counts[hospital] = (int(outlined.sum()), len(outlined))
     return counts
 
 
-def _histories(folder: Path) -> list[tuple[str, int, list[dict[str, Any]]]]:
-    """Arm, seed and events of every history."""
+def _histories(folder: Path) -> list[_History]:
+    """Every history, by seed and then by arm."""
     return [
         (path.parent.name, int(path.parent.parent.name.removeprefix("seed-")), read_history(path.parent))
         for path in sorted(folder.glob(f"seed-*/*/{HISTORY_NAME}"))
     ]
 
 
-def _curves(folder: Path, passes: float) -> tuple[TrainingCurve, ...]:
-    return tuple(training_curve(arm, seed, events, passes=passes) for arm, seed, events in _histories(folder))
-
-
-def _explanation_curves(folder: Path, passes: float) -> tuple[ExplanationCurve, ...]:
-    curves = (explanation_curve(arm, seed, events, passes=passes) for arm, seed, events in _histories(folder))
+def _explanation_curves(histories: Sequence[_History], passes: float) -> tuple[ExplanationCurve, ...]:
+    curves = (explanation_curve(*history, passes=passes) for history in histories)
     return tuple(curve for curve in curves if curve is not None)
 
 
-def _sealing(folder: Path) -> tuple[str, ...]:
+def _sealing(histories: Sequence[_History]) -> tuple[str, ...]:
     """How the updates of the first seed's federated arm travelled."""
-    path = next(iter(sorted(folder.glob(f"seed-*/{FEDERATED}/{HISTORY_NAME}"))), None)
-    return sealing_notes(read_history(path.parent)) if path is not None else ()
+    events = next((events for arm, _, events in histories if arm == FEDERATED), None)
+    return sealing_notes(events) if events is not None else ()
 
 
 def _audit(data: Path) -> Mapping[str, Any]:
@@ -191,14 +195,21 @@ def _gallery(
     straying = columns["strays"] > 0 if "strays" in columns else None
     cases = choose_cases(load_predictions(arm / PREDICTIONS_NAME), straying=straying)
     progress("explain", 0, len(cases))
-    maps = _maps(arm, cases, prepared, as_decided=True)
-    items = tuple(_item(case, maps[case.image_id].values, values, prepared) for case in cases)
+    rows = {record.image_id: row for row, record in enumerate(prepared.manifest)}
+    maps = _maps(arm, cases, rows, prepared, as_decided=True)
+    others: dict[str, SaliencyMap] = {}
     other = arm.parent / EXPLAINABLE
     if arm.name == FEDERATED and EXPLAINABLE in comparison.arms and (other / MODEL_NAME).is_dir():
-        others = _maps(other, cases, prepared, as_decided=False)
-        items = tuple(_with_other(item, others[item.case.image_id], prepared) for item in items)
+        others = _maps(other, cases, rows, prepared, as_decided=False)
+    items = []
+    for case in cases:
+        image, mask = _image_and_outline(rows[case.image_id], prepared)
+        item = _item(case, image, mask, maps[case.image_id], values)
+        if case.image_id in others:
+            item = _with_other(item, image, mask, others[case.image_id])
+        items.append(item)
     progress("explain", len(cases), len(cases))
-    return items
+    return tuple(items)
 
 
 def _decision(folder: Path, comparison: Comparison, resamples: int) -> DecisionResults | None:
@@ -213,10 +224,9 @@ def _decision(folder: Path, comparison: Comparison, resamples: int) -> DecisionR
 
 
 def _maps(
-    arm: Path, cases: Sequence[Case], prepared: PreparedStudy, *, as_decided: bool
+    arm: Path, cases: Sequence[Case], rows: Mapping[str, int], prepared: PreparedStudy, *, as_decided: bool
 ) -> dict[str, SaliencyMap]:
     """Saliency maps of an arm's networks by image id, of the case's decision or of the network's own."""
-    rows = {record.image_id: row for row, record in enumerate(prepared.manifest)}
     maps: dict[str, SaliencyMap] = {}
     for hospital in sorted({case.hospital for case in cases}):
         own = [case for case in cases if case.hospital == hospital]
@@ -235,19 +245,16 @@ def _maps(
     return maps
 
 
-def _with_other(item: GalleryItem, saliency: SaliencyMap, prepared: PreparedStudy) -> GalleryItem:
+def _with_other(item: GalleryItem, image: _Pixels, mask: _Mask | None, saliency: SaliencyMap) -> GalleryItem:
     """The same case with the explainable arm's map beside."""
-    image, mask = _image_and_outline(item.case, prepared)
     name, probability = saliency.ranked()[0]
     said = f"{paper.ARM_LABELS[EXPLAINABLE]}, {name} with {paper.percent(probability, 0)} %"
     picture = encode_png(overlay(image, saliency.values, mask=mask), OVERLAY_SIDE)
     return dataclasses.replace(item, other_png=picture, other=said)
 
 
-def _image_and_outline(
-    case: Case, prepared: PreparedStudy
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]:
-    record = next(record for record in prepared.manifest if record.image_id == case.image_id)
+def _image_and_outline(row: int, prepared: PreparedStudy) -> tuple[_Pixels, _Mask | None]:
+    record = prepared.manifest.records[row]
     image = read_record(prepared.manifest, record)
     # A damaged outline is as good as none; the import's report has named it.
     with contextlib.suppress(UnreadableImageError):
@@ -256,19 +263,15 @@ def _image_and_outline(
 
 
 def _item(
-    case: Case,
-    heat: npt.NDArray[np.float32],
-    values: ExplanationValues | None,
-    prepared: PreparedStudy,
+    case: Case, image: _Pixels, mask: _Mask | None, saliency: SaliencyMap, values: ExplanationValues | None
 ) -> GalleryItem:
-    image, mask = _image_and_outline(case, prepared)
     inside, why = None, ""
     if values is not None:
         energy = values.columns.get("energy", np.full(len(values), np.nan))[case.index]
         inside = None if np.isnan(energy) else float(energy)
         strayed = "strays" in values.columns
         why = reasons_in_words(stray_reasons(values.columns, case.index)) if strayed else ""
-    drawn = overlay(image, heat, mask=mask)
+    drawn = overlay(image, saliency.values, mask=mask)
     return gallery_item(case, image, drawn, outlined=mask is not None, inside=inside, why=why)
 
 

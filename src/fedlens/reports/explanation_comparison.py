@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -201,16 +201,7 @@ def load_arm_explanations(folder: Path, arms: Sequence[ArmPredictions]) -> tuple
 def arm_explanations(predicted: ArmPredictions, values: ExplanationValues) -> ArmExplanations:
     """An arm's figures by image, with what it decided, sorted by image id."""
     columns = {**values.columns, ACCURACY: predicted.predictions.right.astype(np.float64)}
-    whole = ExplanationValues(
-        values.image_ids,
-        values.hospitals,
-        values.sources,
-        values.groups,
-        values.true,
-        columns,
-        values.method,
-        values.weights,
-    )
+    whole = replace(values, columns=columns)
     rows = np.argsort(values.image_ids, kind="stable")
     return ArmExplanations(predicted.seed, predicted.arm, whole.take(rows))
 

@@ -20,6 +20,7 @@ from fedlens.reports.explanation_text import (
     difference_text,
     explanation_notes,
     interval_text,
+    mean_text,
     p_words,
     range_text,
     shown_figures,
@@ -193,8 +194,7 @@ def _sentence(text: str) -> str:
 def _cell(figure: Figure, entry: ExplanationSummary | None) -> Cell:
     if entry is None:
         return Cell("–")
-    spread = "" if math.isnan(entry.spread) else f" ± {value_text(figure, entry.spread).removesuffix('×')}"
-    return Cell(f"{value_text(figure, entry.mean)}{spread}", interval_text(figure, entry.low, entry.high))
+    return Cell(mean_text(figure, entry), interval_text(figure, entry.low, entry.high))
 
 
 def _change(figure: Figure, gain: ExplanationGain | None) -> Cell:

@@ -33,6 +33,12 @@ def difference_text(figure: Figure, value: float) -> str:
     return "0.00×" if text in ("+0.00×", "-0.00×") else text.replace("-", "−")
 
 
+def mean_text(figure: Figure, entry: ExplanationSummary) -> str:
+    """Mean over seeds, and the spread where there are several: ``41.3 ± 2.0``."""
+    spread = "" if math.isnan(entry.spread) else f" ± {value_text(figure, entry.spread).removesuffix('×')}"
+    return f"{value_text(figure, entry.mean)}{spread}"
+
+
 def interval_text(figure: Figure, low: float, high: float) -> str:
     """``38.0–44.2``; empty where there is none."""
     if math.isnan(low):
@@ -132,9 +138,8 @@ def _gains_markdown(comparison: ExplanationComparison, arms: Sequence[str]) -> l
 def _cell(figure: Figure, entry: ExplanationSummary | None) -> str:
     if entry is None:
         return "–"
-    spread = "" if math.isnan(entry.spread) else f" ± {value_text(figure, entry.spread).removesuffix('×')}"
     interval = interval_text(figure, entry.low, entry.high)
-    return f"{value_text(figure, entry.mean)}{spread}{f' ({interval})' if interval else ''}"
+    return f"{mean_text(figure, entry)}{f' ({interval})' if interval else ''}"
 
 
 def _gain(figure: Figure, gain: ExplanationGain | None) -> str:

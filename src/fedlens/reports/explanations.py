@@ -5,6 +5,7 @@ The file stands beside the arm's predictions, with the same images in the same o
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,16 +61,9 @@ class ExplanationValues:
 
     def take(self, rows: npt.NDArray[np.intp]) -> ExplanationValues:
         """Some images, in the order of ``rows``."""
-        return ExplanationValues(
-            self.image_ids[rows],
-            self.hospitals[rows],
-            self.sources[rows],
-            self.groups[rows],
-            self.true[rows],
-            {name: values[rows] for name, values in self.columns.items()},
-            self.method,
-            self.weights,
-        )
+        parts = {part: getattr(self, part)[rows] for part in (*_TEXT_COLUMNS.values(), "true")}
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return dataclasses.replace(self, **parts, columns=columns)
 
     def save(self, path: Path) -> None:
         """Write a Parquet file whole or not at all."""
