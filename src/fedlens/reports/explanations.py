@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedlens.errors import DataError, HistoryError
-from fedlens.files import whole_file
+from fedlens.reports.image_rows import TEXT_COLUMNS, read_rows, save_rows
 
 EXPLANATIONS_NAME = "explanations.parquet"
-_TEXT_COLUMNS = {"image_id": "image_ids", "hospital": "hospitals", "source": "sources", "group": "groups"}
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,7 +49,7 @@ class ExplanationValues:
     weights: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parts = {name: getattr(self, name) for name in _TEXT_COLUMNS.values()} | dict(self.columns)
+        parts = {name: getattr(self, name) for name in TEXT_COLUMNS.values()} | dict(self.columns)
         for name, part in parts.items():
             if part.shape != self.true.shape:
                 raise DataError(f"There are {len(part)} values of {name} for {len(self.true)} images.")
@@ -61,21 +59,14 @@ class ExplanationValues:
 
     def take(self, rows: npt.NDArray[np.intp]) -> ExplanationValues:
         """Some images, in the order of ``rows``."""
-        parts = {part: getattr(self, part)[rows] for part in (*_TEXT_COLUMNS.values(), "true")}
+        parts = {part: getattr(self, part)[rows] for part in (*TEXT_COLUMNS.values(), "true")}
         columns = {name: values[rows] for name, values in self.columns.items()}
         return dataclasses.replace(self, **parts, columns=columns)
 
     def save(self, path: Path) -> None:
         """Write a Parquet file whole or not at all."""
-        columns: dict[str, Any] = {
-            name: pa.array(getattr(self, part).tolist(), pa.string()) for name, part in _TEXT_COLUMNS.items()
-        }
-        columns["true"] = pa.array(self.true.astype(np.int32))
-        columns |= {name: pa.array(values) for name, values in self.columns.items()}
         said = {"method": self.method, "weights": json.dumps(dict(self.weights), sort_keys=True)}
-        table = pa.table(columns).replace_schema_metadata(said)
-        with whole_file(path) as part:
-            pq.write_table(table, part, compression="zstd")
+        save_rows(path, self, {name: pa.array(values) for name, values in self.columns.items()}, said)
 
 
 def load_explanations(path: Path) -> ExplanationValues:
@@ -89,10 +80,9 @@ def load_explanations(path: Path) -> ExplanationValues:
     try:
         table = pq.read_table(path)
         said: Mapping[bytes, bytes] = table.schema.metadata or {}
-        names = [name for name in table.column_names if name not in (*_TEXT_COLUMNS, "true")]
+        names = [name for name in table.column_names if name not in (*TEXT_COLUMNS, "true")]
         return ExplanationValues(
-            **{part: np.array(table[name].to_pylist(), np.str_) for name, part in _TEXT_COLUMNS.items()},
-            true=table["true"].to_numpy().astype(np.int64),
+            **read_rows(table),
             columns={name: table[name].to_numpy().astype(np.float64) for name in names},
             method=said[b"method"].decode(),
             weights=json.loads(said[b"weights"]),

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedlens.errors import DataError, HistoryError
-from fedlens.files import whole_file
+from fedlens.reports.image_rows import TEXT_COLUMNS, read_rows, save_rows
 
 PREDICTIONS_NAME = "predictions.parquet"
-_TEXT_COLUMNS = {"image_id": "image_ids", "hospital": "hospitals", "source": "sources", "group": "groups"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +42,7 @@ class Predictions:
 
     def __post_init__(self) -> None:
         images = len(self.true)
-        for column in _TEXT_COLUMNS.values():
+        for column in TEXT_COLUMNS.values():
             if len(getattr(self, column)) != images:
                 raise DataError(
                     f"Predictions have {len(getattr(self, column))} {column} for {images} images."
@@ -96,16 +94,9 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write a Parquet file whole or not at all."""
-        columns: dict[str, Any] = {
-            name: pa.array(getattr(self, field).tolist(), pa.string())
-            for name, field in _TEXT_COLUMNS.items()
-        }
-        columns["true"] = pa.array(self.true.astype(np.int32))
         flat = pa.array(np.ascontiguousarray(self.probabilities, np.float32).ravel())
-        columns["probabilities"] = pa.FixedSizeListArray.from_arrays(flat, len(self.classes))
-        table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(self.classes)})
-        with whole_file(path) as part:
-            pq.write_table(table, part, compression="zstd")
+        columns = {"probabilities": pa.FixedSizeListArray.from_arrays(flat, len(self.classes))}
+        save_rows(path, self, columns, {"classes": json.dumps(self.classes)})
 
 
 def load_predictions(path: Path) -> Predictions:
@@ -121,10 +112,8 @@ def load_predictions(path: Path) -> Predictions:
         metadata: Mapping[bytes, bytes] = table.schema.metadata or {}
         classes = tuple(json.loads(metadata[b"classes"]))
         flat = table["probabilities"].combine_chunks().flatten().to_numpy()
-        text = {field: np.array(table[name].to_pylist(), np.str_) for name, field in _TEXT_COLUMNS.items()}
         return Predictions(
-            **text,
-            true=table["true"].to_numpy().astype(np.int64),
+            **read_rows(table),
             probabilities=flat.reshape(-1, len(classes)).astype(np.float32),
             classes=classes,
         )
