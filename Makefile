@@ -4,6 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
+# Programs that tests run, with their Debian packages: a browser, a DICOM validator, an image archive.
+BROWSER := 'chromium:chromium fonts-liberation'
+VALIDATOR := dciodvfy:dicom3tools
+ARCHIVE := 'Orthanc:orthanc orthanc-dicomweb'
+
 .PHONY: demo test check test-full test-faults format clean
 
 $(STAMP): pyproject.toml constraints.txt
@@ -18,9 +23,11 @@ demo: $(STAMP)
 	$(BIN)/fedlens demo --out demo
 
 test: check
+	.ci/debian-packages $(BROWSER) $(VALIDATOR)
 	$(BIN)/python -m pytest -m "not full and not faults"
 
 test-full: check
+	.ci/debian-packages $(BROWSER) $(VALIDATOR) $(ARCHIVE)
 	$(BIN)/python -m pytest -m "not faults"
 
 # Kills, holds and cuts off real processes; alone on two cores it takes ten minutes.
