@@ -97,6 +97,10 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(
     assert _weights(result.folder) == _weights(compared.folder)
     (status,) = fedlens.run_status(result.folder)
     assert (status.state, len(status.events)) == ("finished", 4)
+    assert result.advice.startswith("Advice was fitted over 4 hospitals")
+    kept = [path.read_bytes() for path in sorted(result.folder.glob("**/model/decision.*"))]
+    arm = compared.folder / "seed-0" / "federated"
+    assert kept == [path.read_bytes() for path in sorted(arm.glob("model/decision.*"))] != []
 
 
 def _wait_for(condition: object, process: subprocess.Popen[bytes]) -> None:
@@ -151,6 +155,25 @@ def test_every_arm_explained_its_test_images_with_its_own_network(compared: fedl
         assert 0 < outlined.sum() < len(values)
         assert np.array_equal(np.isfinite(values.columns["energy"]), outlined)
         assert np.isfinite(values.columns["strays"]).all()
+
+
+def test_arms_of_all_hospitals_end_with_advice_that_predicting_takes_as_it_is(
+    home: Path, compared: fedlens.CompareResult
+) -> None:
+    seed = compared.folder / "seed-0"
+    arms = {path.parent.parent.name for path in seed.glob("*/model/decision.json")}
+    assert arms == {"federated", "explainable"}
+    facts = seed / "federated" / "model" / "decision.json"
+    before = facts.read_bytes()
+    assert json.loads(before)["weights_sha256"] == read_contract(facts.parent).weights_sha256
+    steps: list[str] = []
+
+    found = fedlens.predict_images(
+        compared.folder, [home / "phantoms" / "mri"], progress=lambda step, *_: steps.append(step)
+    )
+
+    assert found.calibrated and not found.note and all(image.advice for image in found.images)
+    assert set(steps) == {"predict"} and facts.read_bytes() == before
 
 
 def test_a_comparison_that_is_finished_is_not_trained_again(

@@ -59,6 +59,7 @@ def test_absolute_paths_stay(tmp_path: Path) -> None:
     [
         (SMALLEST + "[training]\nlearning_rat = 0.1\n", "did you mean training.learning_rate?"),
         (SMALLEST + "[trainig]\npasses = 3\n", "did you mean training?"),
+        (SMALLEST + "[decision]\ncoverag = 0.8\n", "did you mean decision.coverage?"),
         (SMALLEST + "sed = 3\n", "unknown key data.sed"),
         ("sed = 3\n" + SMALLEST, "did you mean seed?"),
         ('name = "chest"\n', "data is missing"),
@@ -105,6 +106,7 @@ def test_the_digest_does_not_depend_on_where_things_lie(tmp_path: Path) -> None:
     there = _load(
         tmp_path,
         'name = "other"\noutput = "/x"\n[data]\nfolder = "/y"\n[compare]\nseeds = [1]\n'
+        "[decision]\nfederated = false\nshrinkage = 0.2\n"
         '[model]\nstart = "/z/w.safetensors"\n',
     )
 

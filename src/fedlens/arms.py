@@ -25,13 +25,15 @@ from pathlib import Path
 import numpy as np
 
 from fedlens.arm_path import arm_path
+from fedlens.coordinator.checkpoints import check_start
 from fedlens.coordinator.gathering import Gathering
 from fedlens.coordinator.plain import PlainGathering
-from fedlens.coordinator.rounds import RoundsResult, Watch, check_start, nobody, run_rounds
+from fedlens.coordinator.rounds import RoundsResult, Watch, nobody, run_rounds
 from fedlens.coordinator.sealed import SealedGathering
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.engines.local import LocalEngine
 from fedlens.explained_arms import unexplained
+from fedlens.hospital.decision import feature_count
 from fedlens.hospital.evaluation import predict
 from fedlens.hospital.hospital import Hospital
 from fedlens.hospital.images import HospitalImages
@@ -105,6 +107,7 @@ def train_arm(
         classes=prepared.classes,
         norm_names=norm_names(network),
         buffer_names=buffer_names(network),
+        features=feature_count(network),
     )
     engine, gathering = _federation(study, settings, members, folder, resume=resume)
     rounds = run_rounds(
@@ -117,7 +120,7 @@ def train_arm(
         watch=watch,
         progress=lambda step, done, total: progress(f"{name}: {step}", done, total),
     )
-    predictions = _predict(prepared, members, rounds, early=study.training.patience > 0)
+    predictions = _predict(prepared, members, rounds)
     predictions.save(folder / PREDICTIONS_NAME)
     _save_models(prepared, study, members, rounds, folder)
     return ArmResult(name, folder, rounds, predictions)
@@ -182,7 +185,16 @@ def _arm_study(study: Study, name: str) -> Study:
     # Alone, a hospital has nobody to hide its update among, and sends it to itself.
     unsealed = study.sealing.model_copy(update={"mode": "off"})
     explanation = unexplained(study.explanation).model_copy(update={"measures": "none"})
-    return study.model_copy(update={"federation": alone, "sealing": unsealed, "explanation": explanation})
+    # Advice for its network is fitted when somebody asks for it.
+    decision = study.decision.model_copy(update={"federated": False})
+    return study.model_copy(
+        update={
+            "federation": alone,
+            "sealing": unsealed,
+            "explanation": explanation,
+            "decision": decision,
+        }
+    )
 
 
 def _federation(
@@ -211,18 +223,9 @@ def _members(prepared: PreparedStudy, study: Study, arm: str, folder: Path) -> l
     return members
 
 
-def _final(rounds: RoundsResult, *, early: bool) -> tuple[dict[str, np.ndarray], int]:
-    """Weights to keep: the best round's where early stopping was asked for, else the last round's."""
-    if early:
-        return rounds.best_parameters, rounds.best_round
-    return rounds.parameters, rounds.rounds
-
-
-def _predict(
-    prepared: PreparedStudy, members: list[Hospital], rounds: RoundsResult, *, early: bool
-) -> Predictions:
+def _predict(prepared: PreparedStudy, members: list[Hospital], rounds: RoundsResult) -> Predictions:
     """Every hospital predicts its own test images, with its personal arrays where it has some."""
-    parameters, number = _final(rounds, early=early)
+    parameters, number = rounds.final_parameters, rounds.final_round
     by_name = {member.name: member for member in members}
     tests = [prepared.images("test", hospital) for hospital in prepared.hospitals]
     probabilities = [
@@ -244,8 +247,8 @@ def _predict(
 def _save_models(
     prepared: PreparedStudy, study: Study, members: list[Hospital], rounds: RoundsResult, folder: Path
 ) -> None:
-    """The global network; under FedBN every hospital's own too, at home, since only these are whole."""
-    parameters, number = _final(rounds, early=study.training.patience > 0)
+    """The global network and its advice; under FedBN each hospital's own network, since these are whole."""
+    parameters, number = rounds.final_parameters, rounds.final_round
     contract = Contract(
         model=study.model,
         classes=prepared.classes,
@@ -256,6 +259,8 @@ def _save_models(
         round=number,
     )
     save_checkpoint(folder / MODEL_NAME, parameters, contract)
+    if rounds.advice is not None:
+        rounds.advice.save(folder / MODEL_NAME)
     if study.federation.strategy == "fedbn":
         for member in members:
             own = to_parameters(member.network_with(parameters, number))

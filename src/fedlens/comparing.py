@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,12 +56,21 @@ def compare(study: Study, *, progress: Progress = silent) -> CompareResult:
     return CompareResult(folder, report.page, report.table, folder / "comparison.csv")
 
 
+def arm_names(study: Study, hospitals: Sequence[str]) -> tuple[str, ...]:
+    """The arms that a comparison trains for each seed, in order.
+
+    Args:
+        study: Names the arms in ``compare.arms``.
+        hospitals: Each of which trains alone too, where the study asks for that.
+    """
+    wanted = study.compare.arms
+    alone = [LOCAL + hospital for hospital in hospitals] if "local" in wanted else []
+    return tuple([name for name in (CENTRAL, *FEDERATION_ARMS) if name in wanted] + alone)
+
+
 def _train_arms(prepared: PreparedStudy, progress: Progress) -> None:
     study = prepared.study
-    names: list[str] = [CENTRAL] if CENTRAL in study.compare.arms else []
-    names += [arm for arm in FEDERATION_ARMS if arm in study.compare.arms]
-    if "local" in study.compare.arms:
-        names += [LOCAL + hospital for hospital in prepared.hospitals]
+    names = arm_names(study, prepared.hospitals)
     for done, name in enumerate(names):
         progress(f"arms, seed {study.seed}", done, len(names))
         arm = study.model_copy(update={"explanation": arm_explanation(study.explanation, name)})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedlens.arm_path import FEDERATED
 from fedlens.arms import arm_folder, train_arm
+from fedlens.coordinator.deciding import advice_said
 from fedlens.coordinator.history import HISTORY_NAME
 from fedlens.coordinator.rounds import Watch, nobody
 from fedlens.errors import HistoryError
@@ -27,11 +28,13 @@ class RunResult:
         folder: The run folder (see :mod:`fedlens.run_folder`).
         metrics: Figures on the test images of all hospitals, 0..1.
         report: The stand-alone page.
+        advice: Whether advice was fitted across hospitals, or why not, in a sentence; may be empty.
     """
 
     folder: Path
     metrics: Mapping[str, float]
     report: Path
+    advice: str
 
 
 def run(
@@ -65,4 +68,5 @@ def run(
     predictions = result.predictions
     confusion = confusion_matrix(predictions.true, predictions.predicted, len(predictions.classes))
     report = measure_and_report(folder, prepared=prepared, progress=progress)
-    return RunResult(folder, summarise(confusion), report.page)
+    said = advice_said(result.rounds.history)
+    return RunResult(folder, summarise(confusion), report.page, said)

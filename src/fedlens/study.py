@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from fedlens.decision.settings import DecisionSettings
 from fedlens.errors import SettingsError
 from fedlens.settings import Settings, load_settings
 
@@ -304,6 +305,7 @@ class Study(Settings):
     federation: FederationSettings = FederationSettings()
     sealing: SealingSettings = SealingSettings()
     explanation: ExplanationSettings = ExplanationSettings()
+    decision: DecisionSettings = DecisionSettings()
     network: NetworkSettings = NetworkSettings()
     compare: CompareSettings = CompareSettings()
 
@@ -363,8 +365,8 @@ class Study(Settings):
         return self.data.classes
 
     def digest(self) -> str:
-        """SHA-256 over every setting that shapes the result; paths, patience and the name are left out."""
-        content = self.model_dump(mode="json", exclude={"name", "output", "network", "compare"})
+        """SHA-256 over every setting that shapes the weights; paths, patience and the name are left out."""
+        content = self.model_dump(mode="json", exclude={"name", "output", "decision", "network", "compare"})
         content["data"].pop("folder")
         content["model"].pop("start")
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -28,7 +28,7 @@ CERTAIN = Findings(("a",), 0.97)
     ("found", "kind", "said"),
     [
         (CERTAIN, "report", "a with probability 97%"),
-        (Findings((), 0.4), "refer", "no class is as likely"),
+        (Findings((), 0.4), "refer", "no class is likely enough"),
         (Findings(("a", "b"), 0.6), "refer", "2 classes are possible (a, b)"),
         (Findings(tuple("abcdef"), 0.6), "refer", "6 classes are possible (a, b, c, d and 2 more)"),
         (Findings(("a",), 0.97, unlike=True), "refer", "unlike the training images"),

@@ -87,6 +87,7 @@ def make_study(home: Path, name: str = "tiny", **changes: dict[str, Any]) -> Stu
         "network": {"grace": 0, "wait": 30},
         "sealing": {},
         "explanation": {"measures": "none"},
+        "decision": {"federated": False},
     }
     content = {key: {**table, **changes.get(key, {})} for key, table in tables.items()}
     return Study.model_validate({"name": name, "output": home / "runs", **content})

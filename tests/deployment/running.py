@@ -325,6 +325,7 @@ def tiny_study(images: Path, name: str, **tables: dict[str, Any]) -> Study:
         "federation": {"rounds": 3, "minimum_hospitals": 2},
         "sealing": {"mode": "off"},
         "explanation": {"measures": "none"},
+        "decision": {"federated": False},
         "network": {"grace": 20, "wait": 90, "deadline": 120},
     }
     merged = {key: {**content.get(key, {}), **tables.get(key, {})} for key in content | tables}

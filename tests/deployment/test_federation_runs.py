@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.deployment.running import RunningFederation, run_fedlens, same, study_file, tiny_study
 
+from fedlens.decision.bundle import kept_bundle
 from fedlens.models.checkpoint import load_checkpoint
 from fedlens.models.parameters import to_parameters
 from fedlens.protocol.messages import Parameters
@@ -16,7 +17,8 @@ from fedlens.study import load_study
 def test_a_study_from_start_to_finish_gives_the_weights_of_one_machine(
     running: RunningFederation, images: Path, tmp_path: Path, undisturbed: Parameters
 ) -> None:
-    study = tiny_study(images, "whole").model_copy(update={"output": tmp_path / "out"})
+    study = tiny_study(images, "whole", decision={"federated": True})
+    study = study.model_copy(update={"output": tmp_path / "out"})
     file = study_file(tmp_path / "study.toml", study)
     assert load_study(file).digest() == study.digest()
     running.start()
@@ -25,13 +27,17 @@ def test_a_study_from_start_to_finish_gives_the_weights_of_one_machine(
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "finished after 3 rounds" in done.stdout
-    assert [event["event"] for event in running.history(study)] == ["start", *["round"] * 3, "end"]
+    told = [event["event"] for event in running.history(study)]
+    assert told == ["start", *["round"] * 3, "decision", "end"]
     for event in running.rounds(study).values():
         assert set(event["hospitals"]) == set(running.names)
         assert not event["missing"] and not event["refused"]
     assert same(running.weights(study, 3), undisturbed)
-    network, _ = load_checkpoint(tmp_path / "out" / "seed-0" / "federated" / "model")
+    model = tmp_path / "out" / "seed-0" / "federated" / "model"
+    network, contract = load_checkpoint(model)
     assert same(to_parameters(network), undisturbed)
+    advice = kept_bundle(model, contract)
+    assert advice is not None and advice.facts.hospitals == 4
 
 
 def test_a_hospital_that_lost_power_is_missing_and_comes_back(

@@ -14,8 +14,15 @@ from fedlens.study import Study
 PRINT = "0123abcd" * 8
 
 
-def make_study(name: str = "chest-2", rounds: int = 50) -> Study:
-    return Study.model_validate({"name": name, "data": {"folder": "."}, "federation": {"rounds": rounds}})
+def make_study(name: str = "chest-2", rounds: int = 50, *, advice: bool = True) -> Study:
+    return Study.model_validate(
+        {
+            "name": name,
+            "data": {"folder": "."},
+            "federation": {"rounds": rounds},
+            "decision": {"federated": advice},
+        }
+    )
 
 
 def check(policy: Policy, **given: Any) -> None:
@@ -53,6 +60,7 @@ ALLOWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"sealing": "optional"}, {"sealed": True}),
     ({"most_rounds": 50}, {}),
     ({}, {"study": make_study(rounds=200)}),
+    ({"advice": "refused"}, {"study": make_study(advice=False)}),
 ]
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     ({"studies": []}, {}, "studies named chest-2", "studies"),
@@ -64,6 +72,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
     ({}, {"sealed": False}, "sends nothing in the clear", "sealing"),
     ({"most_rounds": 49}, {}, "agrees to 49 rounds, and this study has 50", "most_rounds"),
     ({}, {"study": make_study(rounds=201)}, "agrees to 200 rounds", "most_rounds"),
+    ({"advice": "refused"}, {}, r"nothing for advice.* decision\.federated = true", "advice"),
 ]
 
 
@@ -91,6 +100,7 @@ def test_each_rule_refuses_and_is_named(
         ('sealing = "never"', "sealing = 'never'"),
         ("minimum_hospitals = 0", "minimum_hospitals = 0"),
         ("most_rounds = 0", "most_rounds = 0"),
+        ("advice = false", "advice = False"),
         ('studies = "*"', r"studies = '\*'"),
         ("models = [1]", r"models.0 = 1"),
         ("studies = [", "not valid TOML"),

@@ -12,6 +12,9 @@ from fedlens.errors import ProtocolError
 from fedlens.protocol.codec import decode, encode, kind_of
 from fedlens.protocol.ledger import Ledger
 from fedlens.protocol.messages import (
+    AdviceBasis,
+    AdviceScores,
+    BasisRequest,
     Box,
     CoSignature,
     EnrolRequest,
@@ -26,6 +29,7 @@ from fedlens.protocol.messages import (
     Noted,
     Receipt,
     RoundPlan,
+    ScoresRequest,
     SealedUpload,
     Shares,
     SharesRequest,
@@ -93,6 +97,10 @@ def samples() -> dict[type[Any], bytes]:
         Explanation("A", "s", 1, "f", "validation", 0.1, {"sums": np.eye(2, dtype=np.int64)}),
         ExplanationTotals("s", 1, {"sums": np.eye(2, dtype=np.int64)}),
         Noted("A", "s", 1),
+        BasisRequest("s", 1, "f", "validation", arrays, b"seal"),
+        AdviceBasis("A", "s", 1, "f", "validation", 0.1, {"losses": np.ones(3, np.int64)}),
+        ScoresRequest("s", 1, "f", "validation", arrays, b"seal", 1.5, {"means": arrays["w"]}),
+        AdviceScores("A", "s", 1, "f", "validation", 0.1, {"lac": np.eye(2, dtype=np.int64)}),
         Evaluation("A", "s", 1, "f", "validation", 1.5, 0.1, {"confusion": np.eye(2, dtype=np.int64)}),
         EnrolRequest("s", "f", b"seal"),
     ):

@@ -14,6 +14,9 @@ from safetensors.numpy import load, save
 from fedlens.errors import RoundError
 from fedlens.protocol.codec import array_bytes, decode, encode, kind_of
 from fedlens.protocol.messages import (
+    AdviceBasis,
+    AdviceScores,
+    BasisRequest,
     EvaluateRequest,
     Evaluation,
     ExplainRequest,
@@ -21,6 +24,7 @@ from fedlens.protocol.messages import (
     ExplanationTotals,
     Noted,
     RoundPlan,
+    ScoresRequest,
     TrainRequest,
     Update,
 )
@@ -34,6 +38,10 @@ KINDS = (
     Explanation,
     ExplanationTotals,
     Noted,
+    BasisRequest,
+    AdviceBasis,
+    ScoresRequest,
+    AdviceScores,
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -74,9 +82,22 @@ MESSAGES = st.one_of(
     ),
     *(
         st.builds(kind, study=TEXT, round=INTEGERS, fingerprint=TEXT, split=TEXT, parameters=ARRAYS)
-        for kind in (EvaluateRequest, ExplainRequest)
+        for kind in (EvaluateRequest, ExplainRequest, BasisRequest)
     ),
-    st.builds(Explanation, **SENDER, split=TEXT, seconds=FLOATS, counts=ARRAYS),
+    st.builds(
+        ScoresRequest,
+        study=TEXT,
+        round=INTEGERS,
+        fingerprint=TEXT,
+        split=TEXT,
+        parameters=ARRAYS,
+        temperature=FLOATS,
+        statistics=ARRAYS,
+    ),
+    *(
+        st.builds(kind, **SENDER, split=TEXT, seconds=FLOATS, counts=ARRAYS)
+        for kind in (Explanation, AdviceBasis, AdviceScores)
+    ),
     st.builds(ExplanationTotals, study=TEXT, round=INTEGERS, totals=ARRAYS),
     st.builds(Noted, hospital=TEXT, study=TEXT, round=INTEGERS),
     st.builds(Evaluation, **SENDER, split=TEXT, loss_sum=FLOATS, seconds=FLOATS, counts=ARRAYS),

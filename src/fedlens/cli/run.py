@@ -29,11 +29,18 @@ def run(
             progress=progress,
         )
     rows = [[name, f"{value:.4f}"] for name, value in result.metrics.items()]
+    lines = [result.advice] if result.advice else []
+    lines += [f"Open {near(result.report)}", f"Next: fedlens explain {near(result.folder)} IMAGE..."]
     show(
         context,
-        {"folder": str(result.folder), "report": str(result.report), "metrics": dict(result.metrics)},
+        {
+            "folder": str(result.folder),
+            "report": str(result.report),
+            "metrics": dict(result.metrics),
+            "advice": result.advice,
+        },
         table("Test images, all hospitals", ["metric", "value"], rows),
-        f"\nOpen {near(result.report)}\nNext: fedlens explain {near(result.folder)} IMAGE...",
+        "\n".join(("", *lines)),
     )
 
 

@@ -86,6 +86,7 @@ def _session(kit: Path) -> Session:
 
 
 def _follow(context: typer.Context, session: Session, study: fedlens.Study, progress: Shown) -> None:
+    from fedlens.coordinator.deciding import DECISION, advice_said
     from fedlens.deployment.session import collect_results
     from fedlens.federation_report import REPORT_NAME
     from fedlens.run_folder import run_folder
@@ -95,6 +96,8 @@ def _follow(context: typer.Context, session: Session, study: fedlens.Study, prog
             progress.line(round_line(event))
         elif event["event"] == "failed":
             progress.line(f"round {event['round']} failed: {event['reason']}")
+        elif event["event"] == DECISION:
+            progress.line(advice_said([event]))
 
     waited = ""
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedlens.errors import BadUpdateError
-from fedlens.protocol.messages import Array, Evaluation, Explanation, Parameters, RoundPlan, Update
+from fedlens.protocol.messages import Array, Evaluation, Parameters, RoundPlan, Tally, Update
 
 _STRETCH = 1 << 16
 """Elements added at a time: half a MiB of scratch, which stays in the processor's cache."""
@@ -99,7 +99,7 @@ def check_update(update: Update, hospital: str, plan: RoundPlan, template: Param
 
 
 def check_sender(
-    message: Update | Evaluation | Explanation, hospital: str, *, study: str, round: int, fingerprint: str
+    message: Update | Evaluation | Tally, hospital: str, *, study: str, round: int, fingerprint: str
 ) -> None:
     """Refuse a message from another hospital, study, round or network.
 

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fedlens.coordinator.history import HISTORY_NAME
 from fedlens.errors import HistoryError
 from fedlens.files import remove_parts, write_bytes
 from fedlens.protocol.messages import Parameters
@@ -90,6 +91,20 @@ def latest(folder: Path) -> Path | None:
     return found[max(found)] if found else None
 
 
+def check_start(folder: Path, *, resume: bool) -> None:
+    """Refuse to start a run in a folder that holds one, unless it is to go on.
+
+    Raises:
+        HistoryError: It does.
+    """
+    if not resume and (latest(folder) or (folder / HISTORY_NAME).exists()):
+        raise HistoryError(
+            f"{folder} already holds a run.",
+            why="A new one would overwrite it.",
+            fix="Go on with --resume, or choose another output.",
+        )
+
+
 def last_round(folder: Path) -> int:
     """Rounds done, by the checkpoints of a run folder; 0 where there is none."""
     return max(_checkpoints(folder), default=0)
@@ -113,6 +128,11 @@ def check_same_study(state: RunState, path: Path, *, study: str, fingerprint: st
             )
 
 
+def advice_folder(folder: Path) -> Path:
+    """Where a run folder keeps the advice for the network that the run ends with."""
+    return folder / "advice"
+
+
 def checkpoint_path(folder: Path, round_number: int) -> Path:
     """Where the state after a round is kept."""
     return folder / _FOLDER / f"round-{round_number:04d}.safetensors"
@@ -120,8 +140,8 @@ def checkpoint_path(folder: Path, round_number: int) -> Path:
 
 def remove_torn(folder: Path) -> None:
     """Remove half-written files of a coordinator that was killed; none of them counts as a checkpoint."""
-    remove_parts(folder)
-    remove_parts(folder / _FOLDER)
+    for place in (folder, folder / _FOLDER, advice_folder(folder)):
+        remove_parts(place)
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:

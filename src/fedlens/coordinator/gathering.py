@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from fedlens.coordinator.advice import AdviceStep, T
 from fedlens.coordinator.collection import Collected
 from fedlens.coordinator.history import Event
 from fedlens.progress import Progress
-from fedlens.protocol.messages import Parameters, RoundPlan
+from fedlens.protocol.messages import MeasureRequest, Parameters, RoundPlan
 
 HELD_OUT = "validation"
 """The split that hospitals are asked to measure and explain."""
@@ -110,6 +111,21 @@ class Gathering(Protocol):
 
         Raises:
             NotEnoughHospitalsError: Too few usable explanations.
+        """
+        ...
+
+    def add_up(self, step: AdviceStep[T], request: MeasureRequest, event: Event, progress: Progress) -> T:
+        """After the last round: have all hospitals add up what advice is fitted from.
+
+        Args:
+            step: Which of the two steps.
+            request: What they are asked.
+            event: Told what happened, also where it fails.
+            progress: Told of every hospital's reply.
+
+        Raises:
+            NotEnoughHospitalsError: Too few usable answers.
+            RoundError: Sealed totals contradict each other.
         """
         ...
 

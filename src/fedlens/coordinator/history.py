@@ -1,14 +1,19 @@
 """The history of a run: one JSON line an event, on disk before the coordinator goes on.
 
-Events are ``start``, ``segment``, ``round``, ``failed`` (a round that came to nothing, with the reason) and
-``end``. Everything that a clock decides stands under a key ``seconds``, or ``cost`` where it is in forward
-passes, so that histories of two runs of one study are equal but for those (:func:`without_seconds`).
+Events are ``start``, ``segment``, ``round``, ``failed`` (a round that came to nothing, with the reason),
+``decision`` and ``end``. Everything that a clock decides stands under a key ``seconds``, or ``cost`` where it
+is in forward passes, so that histories of two runs of one study are equal but for those
+(:func:`without_seconds`).
 
 A round after which maps were measured has an ``explanation``: ``split``, ``method``, ``measures``, ``images``
 (how many were explained), ``figures`` (:func:`~fedlens.metrics.explanation_totals.figures` of all hospitals
 together), who took part and who did not (``hospitals``, ``missing``, ``refused``), ``told`` (who heard of the
 totals, with its own ``missing`` and ``refused``), and ``seconds``. In the clear also ``by_hospital``, the
 figures of each; sealed, ``sealing``.
+
+``decision`` says of which ``round``'s network advice was fitted across hospitals: who took part in either
+step (``basis`` and ``scores``), ``temperature``, ``training_images`` and ``validation_images``; or in
+``reason``, which is empty otherwise, why there is none.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from fedlens.coordinator.advice import AdviceStep, T, check_advice
 from fedlens.coordinator.aggregation import check_update
 from fedlens.coordinator.collection import Accept, Collected, collect
 from fedlens.coordinator.evaluation import RunningCounts, check_evaluation, figures
@@ -136,6 +137,21 @@ class PlainGathering:
         arrived.require(self._settings.federation.minimum_hospitals, f"Explanation of round {plan.round}")
         told = ExplanationTotals(plan.study, plan.round, everyone.numbers())
         event["told"] = tell_totals(self._engine, tuple(totals), told, encode(told), progress)
+
+    def add_up(self, step: AdviceStep[T], request: MeasureRequest, event: Event, progress: Progress) -> T:
+        """See :meth:`Gathering.add_up`."""
+        everyone = step.zero
+
+        def accept(hospital: str, content: bytes) -> Event:
+            nonlocal everyone
+            answer = decode(content, step.answer)
+            everyone += check_advice(answer, hospital, request, step)
+            return {"seconds": answer.seconds}
+
+        what = f"advice {step.name}"
+        arrived = self._collected(request, accept, what, event, progress)
+        arrived.require(self._settings.federation.minimum_hospitals, what.capitalize())
+        return everyone
 
     def _collected(
         self, request: MeasureRequest, accept: Accept, step: str, event: Event, progress: Progress

@@ -7,8 +7,9 @@
 5. Federated averaging, by image count.
 6. Update the global model, and redistribute it.
 7. Hospitals explain and measure it on images it was not trained on; only counts come back.
-8. Decide which round is the best so far and whether to go on. (The paper's eighth step, the
-   diagnosis itself, is made at the hospital that holds the image.)
+8. Decide which round is the best so far and whether to go on; after the last one, fit what advice
+   rests on (``deciding.py``). (The paper's eighth step, the diagnosis itself, is made at the hospital that
+   holds the image.)
 """
 
 from __future__ import annotations
@@ -18,34 +19,38 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from fedlens.coordinator.checkpoints import (
     RunState,
     check_same_study,
+    check_start,
     checkpoint_path,
     latest,
     read_checkpoint,
     remove_torn,
     write_checkpoint,
 )
+from fedlens.coordinator.deciding import advise, decided
 from fedlens.coordinator.gathering import Gathering
-from fedlens.coordinator.history import HISTORY_NAME, Event, History
+from fedlens.coordinator.history import Event, History
 from fedlens.coordinator.plain import PlainGathering
 from fedlens.coordinator.schedule import (
+    StopReason,
+    advice_due,
     draw_participants,
     evaluation_due,
     explanation_due,
     plan_round,
+    reason_to_stop,
 )
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.coordinator.strategies import Strategy, make_strategy
+from fedlens.decision.bundle import DecisionBundle
 from fedlens.engines.engine import Engine
-from fedlens.errors import HistoryError, RoundError, StoppedError
+from fedlens.errors import RoundError, StoppedError
 from fedlens.progress import Progress, silent
 from fedlens.protocol.messages import Parameters, RoundPlan
 
-StopReason = Literal["rounds", "patience"]
 Watch = Callable[[Event], None]
 """Called with each finished round's event, once it is on disk."""
 
@@ -64,6 +69,10 @@ class RoundsResult:
         best_parameters: The global model after the best round.
         best_round: The round with the lowest validation loss; the last one if none was measured.
         best_loss: That loss, or None.
+        final_parameters: The global model that the study ends with: after the best round where early
+            stopping was asked for, else after the last.
+        final_round: That round.
+        advice: What was fitted for it across hospitals; None where nothing was.
         reason: Why it ended: all ``rounds`` are done, or ``patience`` ran out.
         history: All events, as in ``history.jsonl``.
     """
@@ -73,6 +82,9 @@ class RoundsResult:
     best_parameters: Parameters = field(repr=False)
     best_round: int
     best_loss: float | None
+    final_parameters: Parameters = field(repr=False)
+    final_round: int
+    advice: DecisionBundle | None = field(repr=False)
     reason: StopReason
     history: tuple[Event, ...] = field(repr=False)
 
@@ -112,64 +124,32 @@ def run_rounds(
     strategy = make_strategy(settings)
     gathering = gathering or PlainGathering(settings, engine)
     state, history = _initialise(settings, strategy, initial, engine, gathering, folder, resume=resume)
-    if _reason_to_stop(settings, state) is None:
+    undecided = advice_due(settings) and not decided(history.events)
+    if undecided or reason_to_stop(settings, state) is None:
         state = _begin(gathering, state, history, folder, progress)
-    while (reason := _reason_to_stop(settings, state)) is None:
+    while (reason := reason_to_stop(settings, state)) is None:
         progress("rounds", state.round, settings.federation.rounds)
-        plan = plan_round(settings, strategy, state.round + 1)
-        event: Event = {"event": "round", "round": plan.round}
-        try:
-            parameters, moments = _train(
-                settings, gathering, strategy, plan, state, engine.hospitals, event, progress
-            )
-            loss = _evaluate(settings, gathering, plan, parameters, event, progress)
-            decided = _decide(state, plan.round, loss, evaluated="evaluation" in event)
-            if explanation_due(settings, plan.round, last=_reason_to_stop(settings, decided) is not None):
-                event["explanation"] = {}
-                gathering.explain(plan, parameters, event["explanation"], progress)
-        except StoppedError:
-            raise
-        except RoundError as error:
-            history.append({**event, "event": "failed", "reason": error.what})
-            raise
-        state = dataclasses.replace(
-            decided,
-            parameters=parameters,
-            strategy=moments,
-            gathering=gathering.carried(),
-            events=len(history) + 1,
-        )
-        # History first: after a kill between the two, a resumed run cuts the event off and repeats it.
-        history.append({**event, "best_round": state.best_round})
+        state = _round(settings, strategy, gathering, state, engine.hospitals, history, progress)
         write_checkpoint(folder, state)
         watch(history.events[-1])
     progress("rounds", state.round, settings.federation.rounds)
-    history.append({"event": "end", "reason": reason, "rounds": state.round, "best_round": state.best_round})
     best_path = checkpoint_path(folder, state.best_round)
     best = state if state.best_round == state.round else read_checkpoint(best_path)
+    final = best if settings.training.patience else state
+    advice = advise(settings, gathering, state, final, history, folder, progress)
+    history.append({"event": "end", "reason": reason, "rounds": state.round, "best_round": state.best_round})
     return RoundsResult(
         parameters=state.parameters,
         rounds=state.round,
         best_parameters=best.parameters,
         best_round=state.best_round,
         best_loss=state.best_loss,
+        final_parameters=final.parameters,
+        final_round=final.round,
+        advice=advice,
         reason=reason,
         history=history.events,
     )
-
-
-def check_start(folder: Path, *, resume: bool) -> None:
-    """Refuse to start a run in a folder that holds one, unless it is to go on.
-
-    Raises:
-        HistoryError: It does.
-    """
-    if not resume and (latest(folder) or (folder / HISTORY_NAME).exists()):
-        raise HistoryError(
-            f"{folder} already holds a run.",
-            why="A new one would overwrite it.",
-            fix="Go on with --resume, or choose another output.",
-        )
 
 
 def _initialise(
@@ -238,6 +218,41 @@ def _begin(
     return state
 
 
+def _round(
+    settings: CoordinatorSettings,
+    strategy: Strategy,
+    gathering: Gathering,
+    state: RunState,
+    hospitals: Sequence[str],
+    history: History,
+    progress: Progress,
+) -> RunState:
+    """One round, with what the history shall say of it; the caller writes the checkpoint."""
+    plan = plan_round(settings, strategy, state.round + 1)
+    event: Event = {"event": "round", "round": plan.round}
+    try:
+        parameters, moments = _train(settings, gathering, strategy, plan, state, hospitals, event, progress)
+        loss = _evaluate(settings, gathering, plan, parameters, event, progress)
+        decided = _decide(state, plan.round, loss, evaluated="evaluation" in event)
+        if explanation_due(settings, plan.round, last=reason_to_stop(settings, decided) is not None):
+            event["explanation"] = {}
+            gathering.explain(plan, parameters, event["explanation"], progress)
+    except StoppedError:
+        raise
+    except RoundError as error:
+        history.append({**event, "event": "failed", "reason": error.what})
+        raise
+    # History first: after a kill before the checkpoint, a resumed run cuts the event off and repeats it.
+    history.append({**event, "best_round": decided.best_round})
+    return dataclasses.replace(
+        decided,
+        parameters=parameters,
+        strategy=moments,
+        gathering=gathering.carried(),
+        events=len(history),
+    )
+
+
 def _train(
     settings: CoordinatorSettings,
     gathering: Gathering,
@@ -292,11 +307,3 @@ def _decide(state: RunState, round_number: int, loss: float | None, *, evaluated
     return dataclasses.replace(
         state, round=round_number, best_round=best_round, waited=state.waited + evaluated
     )
-
-
-def _reason_to_stop(settings: CoordinatorSettings, state: RunState) -> StopReason | None:
-    if state.round >= settings.federation.rounds:
-        return "rounds"
-    if 0 < settings.training.patience <= state.waited:
-        return "patience"
-    return None

@@ -1,17 +1,21 @@
-"""How much each round trains, how fast, and who takes part."""
+"""How much each round trains, how fast, who takes part, what else is due, and when a study ends."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+from fedlens.coordinator.checkpoints import RunState
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.coordinator.strategies import Strategy
 from fedlens.errors import NotEnoughHospitalsError
 from fedlens.protocol.messages import RoundPlan
 from fedlens.study import FederationSettings, TrainingSettings
+
+StopReason = Literal["rounds", "patience"]
 
 
 def learning_rate(settings: TrainingSettings, progress: float, *, peak: float | None = None) -> float:
@@ -78,14 +82,45 @@ def explanation_due(settings: CoordinatorSettings, round_number: int, *, last: b
     return settings.explanation.measures != "none" and (last or (every > 0 and round_number % every == 0))
 
 
-def steps_of(settings: CoordinatorSettings, round_number: int) -> tuple[str, ...]:
-    """What is summed in a round, in order, as a ledger names it."""
+def no_common_network(settings: CoordinatorSettings) -> str:
+    """Why no one network is every hospital's, in words; empty where one is."""
+    if settings.federation.strategy != "fedbn":
+        return ""
+    return "Under fedbn each hospital keeps normalisation layers of its own, so there is no common network."
+
+
+def advice_due(settings: CoordinatorSettings) -> bool:
+    """Whether hospitals are asked, after the last round, for what advice is fitted from."""
+    return settings.decision.federated and settings.features > 0 and not no_common_network(settings)
+
+
+def steps_of(settings: CoordinatorSettings, round_number: int, *, last: bool = False) -> tuple[str, ...]:
+    """What is summed in a round, in order, as a ledger names it.
+
+    Args:
+        settings: Say what is wanted.
+        round_number: From 1.
+        last: The study ends with it, as it does early where patience runs out.
+    """
+    last = last or round_number == settings.federation.rounds
+    advice = last and advice_due(settings)
     due = {
         "train": True,
         "evaluate": evaluation_due(settings.federation, round_number),
-        "explain": explanation_due(settings, round_number),
+        "explain": explanation_due(settings, round_number, last=last),
+        "basis": advice,
+        "scores": advice,
     }
     return tuple(step for step, wanted in due.items() if wanted)
+
+
+def reason_to_stop(settings: CoordinatorSettings, state: RunState) -> StopReason | None:
+    """Why no further round follows; None where one does."""
+    if state.round >= settings.federation.rounds:
+        return "rounds"
+    if 0 < settings.training.patience <= state.waited:
+        return "patience"
+    return None
 
 
 def draw_participants(

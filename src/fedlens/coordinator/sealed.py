@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fedlens.coordinator.advice import AdviceStep, T
 from fedlens.coordinator.aggregation import MOST_IMAGES, mean_counter
-from fedlens.coordinator.collection import Collected, collect
 from fedlens.coordinator.evaluation import figures, of_the_same_images
 from fedlens.coordinator.explanation import tell_totals, totals_said
 from fedlens.coordinator.gathering import HELD_OUT, Trained
@@ -19,6 +19,7 @@ from fedlens.coordinator.history import Event
 from fedlens.coordinator.ranges import RangeKeeper
 from fedlens.coordinator.schedule import draw_participants, steps_of
 from fedlens.coordinator.settings import CoordinatorSettings
+from fedlens.coordinator.trail import Trail
 from fedlens.engines.engine import Engine
 from fedlens.errors import RoundError
 from fedlens.metrics.explanation_totals import QualityTotals
@@ -55,7 +56,14 @@ from fedlens.study import Study
 Request = TrainRequest | MeasureRequest | EnrolRequest
 
 
-_SHOWN = {"enrol": "enrolment", "train": "training", "evaluate": "evaluation", "explain": "explanation"}
+_SHOWN = {
+    "enrol": "enrolment",
+    "train": "training",
+    "evaluate": "evaluation",
+    "explain": "explanation",
+    "basis": "advice basis",
+    "scores": "advice scores",
+}
 """What a step is called while it is under way."""
 
 
@@ -233,6 +241,14 @@ class SealedGathering:
         signed = sign(told, self._setup.identity)
         event["told"] = tell_totals(self._engine, tuple(event["hospitals"]), told, signed, progress)
 
+    def add_up(self, step: AdviceStep[T], request: MeasureRequest, event: Event, progress: Progress) -> T:
+        """See :meth:`fedlens.coordinator.gathering.Gathering.add_up`."""
+        stamp = self._stamp(request.round, step.name)
+        done = self._counted(stamp, request, step.layout, event, progress)
+        totals = step.zero.from_numbers(done.totals)
+        self._hold(stamp, totals.possible(done.hospitals))
+        return totals
+
     def _counted(
         self, stamp: Stamp, request: MeasureRequest, layout: Layout, event: Event, progress: Progress
     ) -> Sum:
@@ -253,7 +269,7 @@ class SealedGathering:
         progress: Progress,
     ) -> Sum:
         """One sealed sum from keys to opened numbers; ``event`` is told what happened."""
-        trail = _Trail(self._engine, stamp, self._setup.threshold, event, progress)
+        trail = Trail(self._engine, stamp, self._setup.threshold, event, progress)
         current = self._keyed(stamp, names, trail)
         following = self._following(stamp, current.with_shares)
         settings = dataclasses.replace(settings, next_stamp=following)
@@ -281,7 +297,7 @@ class SealedGathering:
         trail.tell(current, arrived, sealing, opening)
         return Sum(opened, len(current.survivors), layout.restore(opened.totals))
 
-    def _keyed(self, stamp: Stamp, names: Sequence[str], trail: _Trail) -> SealedSum:
+    def _keyed(self, stamp: Stamp, names: Sequence[str], trail: Trail) -> SealedSum:
         """A sum that all who are there have shared seeds for: pipelined, or by two more exchanges."""
         ready, self._ready = self._ready, None
         if ready is not None and ready.stamp == stamp and ready.with_shares == tuple(names):
@@ -306,14 +322,16 @@ class SealedGathering:
 
     def _following(self, stamp: Stamp, names: Sequence[str]) -> Stamp | None:
         """The sum after this one, where its hospitals are just those of this one."""
+        # After these steps no round follows, however early it is.
+        last = stamp.step in ("basis", "scores") or stamp.round == self._settings.federation.rounds
         after = [
             step
-            for step in steps_of(self._settings, stamp.round)
+            for step in steps_of(self._settings, stamp.round, last=last)
             if STEPS.index(step) > STEPS.index(stamp.step)
         ]
         if stamp.round and after:
             following = dataclasses.replace(stamp, step=after[0])
-        elif stamp.round < self._settings.federation.rounds:
+        elif not last:
             following = dataclasses.replace(stamp, round=stamp.round + 1, step="train")
         else:
             return None
@@ -352,60 +370,3 @@ class SealedGathering:
         for name in counter_names(template):
             mean[name] = mean_counter(np.asarray(done.totals[f"counters/{name}"]), images)
         return mean
-
-
-class _Trail:
-    """Exchanges of one sum, and what the history shall say of them."""
-
-    def __init__(
-        self, engine: Engine, stamp: Stamp, threshold: int, event: Event, progress: Progress
-    ) -> None:
-        self._engine = engine
-        self._what = f"Round {stamp.round} ({stamp.step})"
-        self._threshold = threshold
-        self._progress = progress
-        self._event = event
-        self._bytes: dict[str, dict[str, int]] = {}
-        event |= {"hospitals": {}, "missing": {}, "refused": {}}
-
-    def exchange(
-        self,
-        step: str,
-        names: Sequence[str],
-        request: bytes,
-        take: Callable[[str, bytes], Any],
-        own: Mapping[str, bytes] | None = None,
-    ) -> Collected:
-        """Ask, and have each answer taken; too few good answers end the round."""
-
-        def accept(hospital: str, content: bytes) -> Event:
-            return take(hospital, content) or {}
-
-        arrived = collect(self._engine, names, request, accept, step=step, progress=self._progress, own=own)
-        for name, said in arrived.hospitals.items():
-            sizes = self._bytes.setdefault(name, {"bytes_up": 0, "bytes_down": 0})
-            for key in sizes:
-                sizes[key] += said[key]
-        for key, reasons in (("missing", arrived.missing), ("refused", arrived.refused)):
-            self._event[key] |= {name: f"At {step}: {reason}" for name, reason in reasons.items()}
-        arrived.require(self._threshold, f"{self._what}, {step}", "Hospitals that a sealed sum takes")
-        return arrived
-
-    def tell(
-        self, current: SealedSum, arrived: Collected, sealing: Mapping[str, float], opening: float
-    ) -> None:
-        """What the history shall say of a sum that was opened."""
-        self._event["hospitals"] = {
-            name: {**self._bytes[name], "seconds": sealing[name]} for name in current.survivors
-        }
-        self._event["sealing"] = {
-            "participants": len(current.plan.participants),
-            "survivors": len(current.survivors),
-            "dropped": list(current.dropped),
-            "threshold": current.threshold,
-            "seconds": {"sealing": sum(sealing.values()), "opening": opening},
-        }
-        self._event["seconds"] = {
-            "training": arrived.seconds,
-            "aggregation": arrived.summing_seconds + opening,
-        }

@@ -56,7 +56,8 @@ def advise(found: Findings, settings: DecisionSettings) -> Advice:
         reasons.append("the image is unlike the training images")
     if not found.classes:
         reasons.append(
-            f"no class is as likely as the true one was in {settings.coverage:.0%} of validation images"
+            "no class is likely enough: the true one was likelier in "
+            f"{settings.coverage:.0%} of validation images"
         )
     elif len(found.classes) > settings.largest_set:
         shown = ", ".join(found.classes[:MOST_NAMED])

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +30,11 @@ from fedlens.errors import CheckpointError, DataError
 from fedlens.files import write_bytes, write_text
 from fedlens.settings import Settings
 
-if TYPE_CHECKING:
-    from fedlens.models.checkpoint import Contract
-
 FACTS_NAME = "decision.json"
 ARRAYS_NAME = "decision.safetensors"
+BUNDLE_NAMES = (ARRAYS_NAME, FACTS_NAME)
+"""Both files in the order in which they are written."""
+
 _SCORES = "scores."
 _FIX = "Fit it again: remove decision.json and call fedlens predict where the study's images are."
 
@@ -114,7 +115,6 @@ class DecisionBundle:
         weights_sha256: str,
         hospitals: int,
         settings: DecisionSettings,
-        version: str = "",
     ) -> DecisionBundle:
         """Both steps together."""
         facts = DecisionFacts(
@@ -126,7 +126,7 @@ class DecisionBundle:
             validation_images=int(scores.distances.sum()),
             hospitals=hospitals,
             settings=settings,
-            version=version,
+            version=metadata.version("fedlens"),
         )
         return cls(facts, basis.statistics, scores)
 
@@ -144,10 +144,7 @@ class DecisionBundle:
 
     def save(self, folder: Path) -> None:
         """Write both files, each whole or not at all."""
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "means": self.statistics.means,
-            "whitening": self.statistics.whitening,
-        }
+        arrays: dict[str, npt.NDArray[Any]] = dict(self.statistics.numbers())
         arrays |= {f"{_SCORES}{name}": array for name, array in self.scores.numbers().items()}
         content = safetensors_numpy.save({name: np.ascontiguousarray(each) for name, each in arrays.items()})
         facts = self.facts.model_copy(update={"arrays_sha256": hashlib.sha256(content).hexdigest()})
@@ -155,12 +152,26 @@ class DecisionBundle:
         write_text(folder / FACTS_NAME, facts.model_dump_json(indent=2) + "\n")
 
 
+class Signed(Protocol):
+    """What a contract says of its weights."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """Digest of the weights' file."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in the order of the outputs."""
+        ...
+
+
 def has_bundle(folder: Path) -> bool:
     """Whether advice was fitted for a checkpoint."""
     return (folder / FACTS_NAME).is_file()
 
 
-def kept_bundle(folder: Path, contract: Contract) -> DecisionBundle | None:
+def kept_bundle(folder: Path, contract: Signed) -> DecisionBundle | None:
     """Advice that was fitted for a checkpoint, from its folder and contract; None where none was.
 
     Raises:
@@ -188,10 +199,12 @@ def load_bundle(folder: Path, *, weights_sha256: str, classes: tuple[str, ...]) 
         if hashlib.sha256(content).hexdigest() != facts.arrays_sha256:
             raise DataError("its arrays are not those that it was written with")
         arrays = safetensors_numpy.load(content)
-        scores = ScoreTotals.from_numbers(
-            {name.removeprefix(_SCORES): each for name, each in arrays.items() if name.startswith(_SCORES)}
+        scores = {name: arrays.pop(name) for name in list(arrays) if name.startswith(_SCORES)}
+        bundle = DecisionBundle(
+            facts,
+            FeatureStatistics.from_numbers(arrays),
+            ScoreTotals.from_numbers({name.removeprefix(_SCORES): each for name, each in scores.items()}),
         )
-        bundle = DecisionBundle(facts, FeatureStatistics(arrays["means"], arrays["whitening"]), scores)
     except (OSError, ValidationError, SafetensorError, KeyError, TypeError, DataError) as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(f"Cannot read the advice of {folder}: {first}.", fix=_FIX) from error

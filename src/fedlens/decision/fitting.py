@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fedlens
 from fedlens.decision.bundle import Basis, DecisionBundle
 from fedlens.decision.settings import DecisionSettings
 from fedlens.decision.totals import BasisTotals, ScoreTotals
@@ -35,7 +34,7 @@ def fit_decisions(
     Args:
         folder: A checkpoint of the study.
         prepared: The study's images.
-        settings: How; defaults where None.
+        settings: How; as the study says where None.
         progress: Told after every batch, hospital by hospital.
 
     Returns:
@@ -46,7 +45,7 @@ def fit_decisions(
         DataError: No validation images.
         HistoryError: The network was tested on other images than the study's test images are now.
     """
-    settings = settings or DecisionSettings()
+    settings = settings or prepared.study.decision
     check_split(folder, prepared)
     network, contract = load_checkpoint(folder, classes=prepared.classes)
     network.to(choose_device(prepared.study.training.device))
@@ -67,7 +66,7 @@ def fit_decisions(
     basis = Basis.fit(basis_sum, settings)
     scores = ScoreTotals.zero(network.classes)
     for owner in owners:
-        scores += score_totals(outputs[owner], labels[owner], basis)
+        scores += score_totals(outputs[owner], labels[owner], basis.temperature, basis.statistics)
     return DecisionBundle.of(
         basis,
         scores,
@@ -75,7 +74,6 @@ def fit_decisions(
         weights_sha256=contract.weights_sha256,
         hospitals=len(owners),
         settings=settings,
-        version=fedlens.__version__,
     )
 
 

@@ -7,6 +7,7 @@ sealed as the sums of rounds are.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -24,7 +25,12 @@ Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 
-class _Numbers:
+_MOST = float(1 << 54)
+"""What sealed totals hold of one hospital: 2^24 validation images of 1,024 nats."""
+_MOST_VALIDATION = 1 << 24
+
+
+class DecisionTotals(ABC):
     """Totals whose fields are int64 arrays that add up."""
 
     @classmethod
@@ -40,9 +46,13 @@ class _Numbers:
         mine, theirs = self.numbers(), other.numbers()
         return self.from_numbers({name: mine[name] + theirs[name] for name in mine})
 
+    @abstractmethod
+    def possible(self, hospitals: int = 1) -> bool:
+        """Whether so many hospitals' images can have come to these totals."""
+
 
 @dataclass(frozen=True, eq=False)
-class BasisTotals(_Numbers):
+class BasisTotals(DecisionTotals):
     """First step.
 
     Attributes:
@@ -75,9 +85,23 @@ class BasisTotals(_Numbers):
         """What the covariance is fitted from."""
         return FeatureTotals(self.sums, self.counts, self.products)
 
+    def possible(self, hospitals: int = 1) -> bool:
+        """Whether so many hospitals' images can have come to these totals.
+
+        Features are as :meth:`FeatureTotals.possible` wants them, colours are of just as many images, and no
+        loss is negative or above what a hospital's totals hold.
+        """
+        losses, colours = self.losses.astype(np.float64), self.colours.astype(np.float64)
+        return bool(
+            ((losses >= 0) & (losses <= _MOST * hospitals)).all()
+            and (colours >= 0).all()
+            and colours.sum() == self.counts.sum(dtype=np.float64)
+            and self.features.possible(hospitals)
+        )
+
 
 @dataclass(frozen=True, eq=False)
-class ScoreTotals(_Numbers):
+class ScoreTotals(DecisionTotals):
     """Second step, over validation images.
 
     Attributes:
@@ -131,4 +155,22 @@ class ScoreTotals(_Numbers):
             negatives=(everyone - positives).astype(np.int64),
             certainty=certainty.astype(np.int64),
             distances=distance_histogram(distances),
+        )
+
+    def possible(self, hospitals: int = 1) -> bool:
+        """Whether so many hospitals' images can have come to these totals.
+
+        No count is negative, each image is counted once in every histogram, under one class, and there are at
+        most 2^24 a hospital.
+        """
+        # In float64, where sums of counts cannot wrap.
+        counted = {name: array.astype(np.float64) for name, array in self.numbers().items()}
+        own = counted["lac"].sum(1)
+        images = own.sum()
+        return bool(
+            all((array >= 0).all() for array in counted.values())
+            and images <= _MOST_VALIDATION * hospitals
+            and all((counted[name].sum(1) == own).all() for name in ("aps", "positives"))
+            and (counted["negatives"].sum(1) == images - own).all()
+            and all(counted[name].sum() == images for name in ("certainty", "distances"))
         )

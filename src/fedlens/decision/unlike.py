@@ -8,8 +8,9 @@ histogram of held-out images' distances.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +19,22 @@ from fedlens.decision.scores import BINS
 from fedlens.errors import DataError
 
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
 
 UNITS = 1 << 11
 """A feature of 1 is this many units; products have the square of it."""
 
 MOST_FEATURE = 32.0
-"""Features are cut to this size, so that products of 2^22 images stay within 2^54."""
+"""Features are cut to this size, so that products of ``MOST_IMAGES`` images stay within 2^54."""
+
+MOST_IMAGES = 1 << 22
+"""Training images of one hospital."""
 
 _LEAST_LOG, _MOST_LOG = -6.0, 14.0
 _SPREAD = 1e-9
+_ROUNDING = 1e-9
+"""What float64 may make of a spread of 0, as a share of all products."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,18 +85,47 @@ class FeatureTotals:
     def __add__(self, other: Self) -> Self:
         return type(self)(self.sums + other.sums, self.counts + other.counts, self.products + other.products)
 
+    def possible(self, hospitals: int = 1) -> bool:
+        """Whether so many hospitals' images can have come to these sums.
+
+        No count is negative, all together are at most 2^22 a hospital, no sum and no product is beyond what
+        the counts allow, and in no direction is the spread within classes below 0, but for rounding.
+        """
+        most = MOST_FEATURE * UNITS
+        # In float64, where nothing can wrap.
+        counts, sums = self.counts.astype(np.float64), self.sums.astype(np.float64)
+        images = counts.sum()
+        if (
+            (counts < 0).any()
+            or images > MOST_IMAGES * hospitals
+            or (np.abs(sums) > most * counts[:, None]).any()
+            or (np.abs(self.products.astype(np.float64)) > most**2 * images).any()
+        ):
+            return False
+        whole, within = self.scatter()
+        return bool(np.linalg.eigvalsh(within)[0] >= -_ROUNDING * np.trace(whole))
+
+    def scatter(self) -> tuple[Floats, Floats]:
+        """Summed outer products of features, and what is left of them within classes, float64 (K, K) each."""
+        size = self.sums.shape[1]
+        sums = self.sums / UNITS
+        whole = np.zeros((size, size))
+        whole[np.triu_indices(size)] = self.products / UNITS**2
+        whole += np.triu(whole, 1).T
+        return whole, whole - sums.T @ (sums / np.maximum(self.counts, 1)[:, None])
+
 
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Where the training images of each class lie.
+    """Where the training images of each class lie; in single precision, as messages carry it.
 
     Attributes:
-        means: float64 (C, K); NaN for a class without images.
-        whitening: float64 (K, K): rows times a difference of features have unit covariance.
+        means: float32 (C, K); NaN for a class without images.
+        whitening: float32 (K, K): rows times a difference of features have unit covariance.
     """
 
-    means: Floats
-    whitening: Floats
+    means: Singles
+    whitening: Singles
 
     @classmethod
     def fit(cls, totals: FeatureTotals, *, shrinkage: float) -> Self:
@@ -106,16 +142,37 @@ class FeatureStatistics:
         if images < 2:
             raise DataError(f"Feature statistics of {images} images say nothing.")
         size = totals.sums.shape[1]
-        sums = totals.sums / UNITS
-        held = np.maximum(totals.counts, 1)[:, None]
-        products = np.zeros((size, size))
-        products[np.triu_indices(size)] = totals.products / UNITS**2
-        products += np.triu(products, 1).T
-        within = (products - sums.T @ (sums / held)) / images
+        within = totals.scatter()[1] / images
         spread = max(float(np.trace(within)) / size, _SPREAD)
         covariance = (1 - shrinkage) * within + shrinkage * spread * np.eye(size)
-        means = np.where(totals.counts[:, None] > 0, sums / held, np.nan)
-        return cls(means, np.linalg.inv(np.linalg.cholesky(covariance)))
+        counts = totals.counts[:, None]
+        means = np.where(counts > 0, totals.sums / UNITS / np.maximum(counts, 1), np.nan)
+        whitening = np.linalg.inv(np.linalg.cholesky(covariance))
+        return cls(means.astype(np.float32), whitening.astype(np.float32))
+
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """From arrays by field name.
+
+        Raises:
+            DataError: Other names, types or shapes, or values that no fit gives.
+        """
+        means, whitening = numbers.get("means"), numbers.get("whitening")
+        if means is None or whitening is None or len(numbers) != 2:
+            raise DataError(f"Feature statistics {sorted(numbers)} are not means and whitening.")
+        known = np.isfinite(means)
+        if (
+            means.ndim != 2
+            or whitening.shape != (means.shape[1],) * 2
+            or not (known.all(axis=1) | np.isnan(means).all(axis=1)).all()
+            or not (known.any() and np.isfinite(whitening).all())
+        ):
+            raise DataError("Feature statistics are of no shape or value that a fit gives.")
+        return cls(means.astype(np.float32), whitening.astype(np.float32))
+
+    def numbers(self) -> dict[str, Singles]:
+        """Arrays by field name."""
+        return {"means": self.means, "whitening": self.whitening}
 
     def distances(self, features: npt.NDArray[np.floating]) -> Floats:
         """Squared Mahalanobis distance to the nearest class mean by feature, float64 (N,); about 1 at home.
@@ -123,8 +180,9 @@ class FeatureStatistics:
         Args:
             features: (N, K).
         """
-        given = np.clip(features.astype(np.float64), -MOST_FEATURE, MOST_FEATURE) @ self.whitening.T
-        centres = self.means[np.isfinite(self.means[:, 0])] @ self.whitening.T
+        whitening, means = self.whitening.T.astype(np.float64), self.means.astype(np.float64)
+        given = np.clip(features.astype(np.float64), -MOST_FEATURE, MOST_FEATURE) @ whitening
+        centres = means[np.isfinite(means[:, 0])] @ whitening
         squares = [np.square(given - centre).mean(axis=1) for centre in centres]
         nearest: Floats = np.min(squares, axis=0)
         return nearest

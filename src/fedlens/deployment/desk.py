@@ -28,8 +28,10 @@ from nvflare.fuel.hci.server.constants import ConnProps
 from nvflare.private.fed.server.server_cmd_modules import ServerCommandModules
 
 from fedlens.arm_path import arm_path
-from fedlens.coordinator.checkpoints import checkpoint_path
+from fedlens.coordinator.checkpoints import advice_folder, checkpoint_path
+from fedlens.coordinator.deciding import decided
 from fedlens.coordinator.history import HISTORY_NAME, Event, read_history
+from fedlens.decision.bundle import BUNDLE_NAMES
 from fedlens.deployment.flare_config import COMMAND
 from fedlens.deployment.gate import guard_coordinator
 from fedlens.deployment.headers import CHANNEL
@@ -179,6 +181,8 @@ class Desk(FLComponent):  # type: ignore[misc]
         arm = self._arm(name)
         files = {"history": arm / HISTORY_NAME}
         events = read_history(arm)
+        if decided(events):
+            files |= {name: advice_folder(arm) / name for name in BUNDLE_NAMES}
         ended = next((event for event in events if event["event"] == "end"), None)
         for key in ("rounds", "best_round"):
             if ended is not None:

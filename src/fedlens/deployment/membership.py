@@ -97,8 +97,11 @@ class Membership:
         """Take part, if keys, settings and policy allow it; the same request may come again."""
         study = self._agreed_study(request)
         roster = self._agreed_roster(request)
-        joined = self._joined.get(request.study) or self._prepared(study, request)
-        joined.study, joined.request = study, request
+        joined = self._joined.get(request.study)
+        # Settings outside the digest may differ where the same study comes again under another name.
+        if joined is None or joined.study != study:
+            joined = self._prepared(study, request)
+        joined.request = request
         if not study.sealed(len(roster.members)):
             joined.member = joined.hospital
         elif request.signatures:

@@ -34,6 +34,10 @@ sealing = "required"
 
 # Most rounds of one study.
 most_rounds = 200
+
+# "allowed": after the last round, sums of features and counts by score go into what advice is fitted from.
+# "refused": they go into nothing, and no study that asks for them is joined.
+advice = "allowed"
 """
 
 
@@ -46,6 +50,7 @@ class Policy(Settings):
         minimum_hospitals: Fewest hospitals in a sum with its numbers.
         sealing: Whether it ever sends numbers in the clear.
         most_rounds: Longest study.
+        advice: Whether its numbers may be in the sums that advice is fitted from.
     """
 
     studies: tuple[str, ...] = ("*",)
@@ -53,6 +58,7 @@ class Policy(Settings):
     minimum_hospitals: int = Field(default=LEAST_SEALED, ge=1)
     sealing: Literal["required", "optional"] = "required"
     most_rounds: int = Field(default=200, ge=1)
+    advice: Literal["allowed", "refused"] = "allowed"
 
 
 def load_policy(path: Path) -> Policy:
@@ -91,6 +97,10 @@ def check_policy(policy: Policy, study: Study, fingerprint: str, *, fewest: int,
     if study.federation.rounds > policy.most_rounds:
         why = f"it agrees to {policy.most_rounds} rounds, and this study has {study.federation.rounds}"
         raise _refusal(why, "most_rounds")
+    if policy.advice == "refused" and study.decision.federated:
+        raise _refusal(
+            "it adds up nothing for advice, and this study has decision.federated = true", "advice"
+        )
 
 
 def _refusal(why: str, key: str) -> PolicyError:

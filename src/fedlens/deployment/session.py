@@ -15,7 +15,9 @@ from typing import Any
 
 from fedlens.arm_path import arm_path
 from fedlens.coordinator.checkpoints import read_checkpoint
-from fedlens.coordinator.history import Event
+from fedlens.coordinator.deciding import decided
+from fedlens.coordinator.history import HISTORY_NAME, Event, read_history
+from fedlens.decision.bundle import BUNDLE_NAMES
 from fedlens.deployment.kit import Kit
 from fedlens.deployment.submission import Submission, portable_settings
 from fedlens.errors import DeploymentError, FedLensError, HistoryError, RoundError, SettingsError
@@ -140,7 +142,7 @@ class Session:
 
         Args:
             name: Of the study.
-            file: ``history``, ``rounds`` (the last checkpoint) or ``best_round``.
+            file: ``history``, ``rounds`` (the last checkpoint), ``best_round``, or a file of fitted advice.
             target: Written whole or not at all.
             progress: Told of bytes.
         """
@@ -165,6 +167,7 @@ def make_submission(study: Study) -> Submission:
     """
     classes = study.named_classes()
     from fedlens.arms import initial_network
+    from fedlens.hospital.decision import feature_count
     from fedlens.models.fingerprint import fingerprint
     from fedlens.models.parameters import buffer_names, norm_names, to_parameters
 
@@ -175,11 +178,12 @@ def make_submission(study: Study) -> Submission:
         norm_names=tuple(sorted(norm_names(network))),
         buffer_names=tuple(sorted(buffer_names(network))),
         parameters=to_parameters(network),
+        features=feature_count(network),
     )
 
 
 def collect_results(session: Session, study: Study, folder: Path, progress: Progress = silent) -> Path:
-    """Fetch a finished study's history and network, and write its report.
+    """Fetch a finished study's history, network and advice, and write its report.
 
     Returns the arm's folder, laid out as a run's.
 
@@ -214,7 +218,10 @@ def collect_results(session: Session, study: Study, folder: Path, progress: Prog
         round=state.round,
     )
     save_checkpoint(arm / MODEL_NAME, state.parameters, contract)
-    session.fetch(study.name, "history", arm / "history.jsonl")
+    session.fetch(study.name, "history", arm / HISTORY_NAME)
+    if decided(read_history(arm)):
+        for name in BUNDLE_NAMES:
+            session.fetch(study.name, name, arm / MODEL_NAME / name)
     keep_study(study, folder)
     write_federation_report(folder)
     return arm

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedlens.arm_path import arm_path
 from fedlens.coordinator.checkpoints import last_round
+from fedlens.coordinator.deciding import advice_said
 from fedlens.coordinator.gathering import Gathering
 from fedlens.coordinator.history import Event
 from fedlens.coordinator.plain import PlainGathering
@@ -139,7 +140,7 @@ class StudyRun(threading.Thread):
         tries, before = 0, -1
         while True:
             try:
-                run_rounds(
+                ended = run_rounds(
                     self.submission.coordinator_settings(),
                     self.submission.parameters,
                     engine,
@@ -157,6 +158,8 @@ class StudyRun(threading.Thread):
                     raise
                 self._wait_for_enough(engine, error)
             else:
+                if said := advice_said(ended.history):
+                    self._note(said)
                 return
 
     def _hospitals(self) -> tuple[str, ...]:

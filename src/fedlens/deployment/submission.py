@@ -23,6 +23,7 @@ class Submission:
         norm_names: Arrays of normalisation layers.
         buffer_names: Arrays that no gradient reaches.
         parameters: The weights to start from.
+        features: Of the network's last maps; 0 where no advice is to be fitted.
     """
 
     kind: ClassVar[str] = "submission"
@@ -31,6 +32,7 @@ class Submission:
     norm_names: tuple[str, ...]
     buffer_names: tuple[str, ...]
     parameters: Parameters = field(repr=False)
+    features: int = 0
 
     @property
     def study(self) -> Study:
@@ -55,6 +57,7 @@ class Submission:
             classes=study.data.classes,
             norm_names=self.norm_names,
             buffer_names=self.buffer_names,
+            features=self.features,
         )
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedlens.decision.totals import BasisTotals, ScoreTotals
 from fedlens.errors import BadUpdateError, RoundError, SettingsError
+from fedlens.hospital.decision import Advising, LocalAdvice, advice_message
 from fedlens.hospital.device import choose_device
 from fedlens.hospital.evaluation import evaluation_counts, predict
 from fedlens.hospital.explanation import Explanations, LocalExplanation
@@ -28,6 +30,9 @@ from fedlens.models.parameters import from_parameters, norm_names, to_parameters
 from fedlens.progress import Progress, silent
 from fedlens.protocol.codec import decode, encode, kind_of
 from fedlens.protocol.messages import (
+    AdviceBasis,
+    AdviceScores,
+    BasisRequest,
     EvaluateRequest,
     Evaluation,
     ExplainRequest,
@@ -36,6 +41,7 @@ from fedlens.protocol.messages import (
     Noted,
     Parameters,
     RoundPlan,
+    ScoresRequest,
     TrainRequest,
     Update,
 )
@@ -118,6 +124,7 @@ class Hospital:
             name, study.explanation, held_out, training, names, folder, progress
         )
         self._explanations.check_method(network)
+        self._advising = Advising(name, study, splits, progress)
 
     @property
     def images(self) -> int:
@@ -172,6 +179,14 @@ class Hospital:
             wanted = decode(request, ExplainRequest)
             self._refuse_seal(wanted.seal, own)
             return encode(self.explain(wanted).message)
+        if kind == BasisRequest.kind:
+            first = decode(request, BasisRequest)
+            self._refuse_seal(first.seal, own)
+            return encode(advice_message(AdviceBasis, self.name, first, self.basis(first)))
+        if kind == ScoresRequest.kind:
+            second = decode(request, ScoresRequest)
+            self._refuse_seal(second.seal, own)
+            return encode(advice_message(AdviceScores, self.name, second, self.scores(second)))
         measured = decode(request, EvaluateRequest)
         self._refuse_seal(measured.seal, own)
         return encode(self._evaluation(measured, self.measure(measured)))
@@ -269,6 +284,26 @@ class Hospital:
         """
         self._check_measured(request)
         return self._explanations.answer(request, self.network_with(request.parameters, request.round))
+
+    def basis(self, request: BasisRequest) -> LocalAdvice[BasisTotals]:
+        """Add up, with a request's weights, what temperature and likeness are fitted from.
+
+        Raises:
+            BadUpdateError: Another study or network, or a study that fits no advice across hospitals.
+            SettingsError: No such split.
+        """
+        self._check_measured(request)
+        return self._advising.basis(request, self.network_with(request.parameters, request.round))
+
+    def scores(self, request: ScoresRequest) -> LocalAdvice[ScoreTotals]:
+        """Count held-out images by score, with a request's weights and what it says was fitted.
+
+        Raises:
+            BadUpdateError: As for :meth:`basis`, or what no fit gives.
+            SettingsError: No such split.
+        """
+        self._check_measured(request)
+        return self._advising.scores(request, self.network_with(request.parameters, request.round))
 
     def note(self, told: ExplanationTotals) -> Noted:
         """Take in what all hospitals' maps came to together.

@@ -7,23 +7,20 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from fedlens.errors import BadUpdateError, FedLensError, ProtocolError
 from fedlens.files import write_text
 from fedlens.hospital.hospital import Hospital
-from fedlens.metrics.explanation import EXPLAINED
+from fedlens.hospital.sealed_counts import COUNTED
 from fedlens.protocol.codec import array_digest, arrays_digest, decode, digest, encode, kind_of
 from fedlens.protocol.ledger import Ledger
 from fedlens.protocol.messages import (
     EnrolRequest,
-    EvaluateRequest,
-    ExplainRequest,
     ExplanationTotals,
     KeysRequest,
     MeasureRequest,
@@ -41,7 +38,6 @@ from fedlens.protocol.totals import (
     Layout,
     counter_names,
     enrol_layout,
-    evaluation_layout,
     explain_layout,
     fixed_loss,
     train_layout,
@@ -51,16 +47,6 @@ from fedlens.protocol.vectors import Values, check_sizes
 
 LEDGER_NAME = "sealed.json"
 LOG_NAME = "hospital.jsonl"
-M = TypeVar("M", bound=MeasureRequest)
-
-
-@dataclass(frozen=True)
-class _Counted:
-    """Integers to seal, their layout, and what the hospital's own log shall say."""
-
-    numbers: dict[str, Any]
-    layout: Layout
-    said: dict[str, Any]
 
 
 class SealedHospital:
@@ -116,10 +102,8 @@ class SealedHospital:
             return answers[kind](request)
         if kind == TrainRequest.kind:
             return self._train(decode(request, TrainRequest), own)
-        if kind == EvaluateRequest.kind:
-            return self._counted(decode(request, EvaluateRequest), own, "evaluate", self._evaluated)
-        if kind == ExplainRequest.kind:
-            return self._counted(decode(request, ExplainRequest), own, "explain", self._explained)
+        if kind in COUNTED:
+            return self._counted(kind, request, own)
         if kind == ExplanationTotals.kind:
             return self._note(request)
         return self._enrol(decode(request, EnrolRequest), own)
@@ -161,33 +145,14 @@ class SealedHospital:
         values = Values(trained.delta, names, weight, seed)
         return self._sealed(ready, values, numbers, self._layout, said)
 
-    def _counted(self, request: M, own: bytes, step: str, count: Callable[[M], _Counted]) -> bytes:
+    def _counted(self, kind: str, content: bytes, own: bytes) -> bytes:
         """Counts on held-out images, sealed."""
-        ready = self._verify(request, own, step, request.round)
+        step = COUNTED[kind]
+        request = decode(content, step.request)
+        ready = self._verify(request, own, step.name, request.round)
         with self._one_answer(ready):
-            counted = count(request)
+            counted = step.count(self._hospital, request)
             return self._sealed(ready, Values(), counted.numbers, counted.layout, counted.said)
-
-    def _evaluated(self, request: EvaluateRequest) -> _Counted:
-        measured = self._hospital.measure(request)
-        numbers = {"loss": fixed_loss(measured.loss_sum), "milliseconds": round(1000 * measured.seconds)}
-        confusion = measured.counts["confusion"]
-        images = int(confusion.sum())
-        said = {
-            "images": images,
-            "loss": measured.loss_sum / images if images else None,
-            "accuracy": float(np.trace(confusion) / images) if images else None,
-        }
-        layout = evaluation_layout(self._hospital.classes)
-        return _Counted({**numbers, **measured.counts}, layout, said)
-
-    def _explained(self, request: ExplainRequest) -> _Counted:
-        measured = self._hospital.explain(request)
-        said = {
-            "images": int(measured.totals.column(EXPLAINED)[1].sum()),
-            "strays": measured.totals.mean("strays"),
-        }
-        return _Counted(measured.totals.numbers(), explain_layout(self._hospital.classes), said)
 
     def _note(self, request: bytes) -> bytes:
         numbers = explain_layout(self._hospital.classes).size

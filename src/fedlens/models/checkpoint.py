@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field, ValidationError
@@ -29,6 +28,7 @@ from fedlens.models.fingerprint import fingerprint
 from fedlens.models.network import Network
 from fedlens.models.parameters import from_parameters, to_parameters
 from fedlens.models.registry import build_network
+from fedlens.models.weights import weights_content
 from fedlens.settings import Settings
 from fedlens.study import ModelSettings, PreprocessSettings
 
@@ -101,7 +101,7 @@ def save_checkpoint(
     To keep an older checkpoint until the new one is whole, give each its own folder.
     """
     arrays = to_parameters(weights) if isinstance(weights, Network) else dict(weights)
-    content = safetensors_numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()})
+    content = weights_content(arrays)
     signed = contract.model_copy(
         update={
             "model": contract.model.model_copy(update={"start": None}),

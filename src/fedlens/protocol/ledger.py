@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from fedlens.errors import ProtocolError
 from fedlens.protocol.messages import Stamp
 
-STEPS = ("enrol", "train", "evaluate", "explain")
+STEPS = ("enrol", "train", "evaluate", "explain", "basis", "scores")
 Survivors = tuple[str, ...]
 
 

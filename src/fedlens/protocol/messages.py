@@ -6,9 +6,10 @@ How messages become bytes stands in :mod:`fedlens.protocol.codec`; what is seale
 
 A hospital that is a machine of its own first says :class:`Joined`. Of an unsealed study an
 :class:`Update`, an :class:`Evaluation` and, where maps are measured, an :class:`Explanation` leave each
-hospital every round. Of a sealed one :class:`Keys`, :class:`Shares`, :class:`SealedUpload`,
-:class:`CoSignature` and :class:`Unmasking` do, from which only sums over hospitals can be opened. Both say
-:class:`Noted` to what the hospitals' maps came to together.
+hospital every round, and an :class:`AdviceBasis` and :class:`AdviceScores` after the last. Of a sealed one
+:class:`Keys`, :class:`Shares`, :class:`SealedUpload`, :class:`CoSignature` and :class:`Unmasking` do, from
+which only sums over hospitals can be opened. Both say :class:`Noted` to what the hospitals' maps came to
+together.
 """
 
 from __future__ import annotations
@@ -175,6 +176,33 @@ class ExplainRequest(MeasureRequest):
 
 
 @dataclass(frozen=True)
+class BasisRequest(MeasureRequest):
+    """Coordinator -> hospital: add up what temperature and likeness to the training images are fitted from.
+
+    Of the likelihood of the held-out images, and of features and colours of the training images. In the
+    clear the answer is an :class:`AdviceBasis`.
+    """
+
+    kind: ClassVar[str] = "basis-request"
+
+
+@dataclass(frozen=True)
+class ScoresRequest(MeasureRequest):
+    """Coordinator -> hospital: count your held-out images by score, with what the first step came to.
+
+    In the clear the answer is an :class:`AdviceScores`.
+
+    Attributes:
+        temperature: Divides logits.
+        statistics: As :class:`~fedlens.decision.unlike.FeatureStatistics`, float32.
+    """
+
+    kind: ClassVar[str] = "scores-request"
+    temperature: float = 1.0
+    statistics: Parameters = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Hospital -> coordinator: sums only, so that federation totals are sums of these; in the clear.
 
@@ -197,16 +225,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Hospital -> coordinator: sums and counts of explanation measures over images; in the clear.
+class Tally:
+    """What answers in the clear have in common whose numbers are integers only; never sent as it is.
 
     Attributes:
-        seconds: Wall time of explaining and measuring.
-        counts: ``sums`` and ``counts``, each (classes, columns) int64, as in
-            :class:`~fedlens.metrics.explanation_totals.QualityTotals`.
+        seconds: Wall time of the work behind them.
+        counts: int64 arrays that add up over hospitals.
     """
 
-    kind: ClassVar[str] = "explanation"
     hospital: str
     study: str
     round: int
@@ -214,6 +240,31 @@ class Explanation:
     split: str
     seconds: float
     counts: Parameters = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Explanation(Tally):
+    """Hospital -> coordinator: sums and counts of explanation measures over images; in the clear.
+
+    ``counts`` are ``sums`` and ``counts``, each (classes, columns), as in
+    :class:`~fedlens.metrics.explanation_totals.QualityTotals`.
+    """
+
+    kind: ClassVar[str] = "explanation"
+
+
+@dataclass(frozen=True)
+class AdviceBasis(Tally):
+    """Hospital -> coordinator: :class:`~fedlens.decision.totals.BasisTotals` in the clear."""
+
+    kind: ClassVar[str] = "advice-basis"
+
+
+@dataclass(frozen=True)
+class AdviceScores(Tally):
+    """Hospital -> coordinator: :class:`~fedlens.decision.totals.ScoreTotals` in the clear."""
+
+    kind: ClassVar[str] = "advice-scores"
 
 
 @dataclass(frozen=True)
@@ -253,7 +304,8 @@ class Stamp:
             with new keys.
         round: 0 for the enrolment, then from 1.
         step: What is summed: image counts (``enrol``), updates (``train``), counts of an evaluation
-            (``evaluate``) or of measured maps (``explain``).
+            (``evaluate``) or of measured maps (``explain``), or what advice is fitted from (``basis``, then
+            ``scores``).
     """
 
     study: str

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedlens.decision.totals import DecisionTotals
 from fedlens.errors import ProtocolError
 from fedlens.metrics.explanation import COLUMNS
 from fedlens.protocol.encoding import EXPONENT_BINS
@@ -108,6 +109,11 @@ def explain_layout(classes: int) -> Layout:
     """
     table = (classes, len(COLUMNS))
     return Layout({"sums": table, "counts": table})
+
+
+def advice_layout(totals: DecisionTotals) -> Layout:
+    """Sums of either step of advice; their shapes follow from classes and features alone."""
+    return Layout({name: array.shape for name, array in totals.numbers().items()})
 
 
 def value_names(template: Parameters) -> list[str]:
