@@ -14,9 +14,8 @@ import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut, apply_rescale, apply_voi_lut
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     JPEG2000,
@@ -28,6 +27,7 @@ from pydicom.uid import (
 )
 
 from fedlens.errors import UnreadableImageError
+from fedlens.imaging.greys import Greys, greys_of, stretch, windowed
 from fedlens.imaging.pseudonyms import Pseudonyms
 
 _MODALITIES = {"MR": "mri", "CR": "xray", "DX": "xray", "CT": "ct"}
@@ -35,7 +35,6 @@ _SEXES = {"M": "male", "F": "female"}
 _DAYS = {"Y": 365.25, "M": 30.4375, "W": 7.0, "D": 1.0}
 _PIXEL_TAGS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PILLOW = (JPEGBaseline8Bit, JPEG2000, JPEG2000Lossless)
-_BEYOND = 1e9
 DAMAGE = (
     InvalidDicomError,
     BytesLengthException,
@@ -100,6 +99,18 @@ def frame_count(dataset: Dataset) -> int:
     return max(1, int(frames)) if frames.isdecimal() else 1
 
 
+def pixel_count(dataset: Dataset, name: str) -> int:
+    """Pixels of all frames together, as the header says; nothing is decoded.
+
+    Raises:
+        UnreadableImageError: The header does not say it.
+    """
+    try:
+        return int(dataset.Rows) * int(dataset.Columns) * frame_count(dataset)
+    except DAMAGE as error:
+        raise UnreadableImageError(name, f"damaged DICOM: {_first_line(error)}") from error
+
+
 def pixels(dataset: Dataset, frame: int, name: str) -> npt.NDArray[np.uint8]:
     """Decode one frame for viewing (DICOM PS3.3 C.11: modality LUT, VOI LUT, presentation).
 
@@ -111,17 +122,25 @@ def pixels(dataset: Dataset, frame: int, name: str) -> npt.NDArray[np.uint8]:
     Raises:
         UnreadableImageError: Truncated, damaged, or an encoding that no decoder here knows.
     """
+    return _viewed(dataset, frame, name)[0]
+
+
+def pixels_and_greys(dataset: Dataset, frame: int, name: str) -> tuple[npt.NDArray[np.uint8], Greys | None]:
+    """Decode one frame as :func:`pixels`, and keep the greys that its window leaves out.
+
+    Returns:
+        What :func:`pixels` gives, and the greys; None for an image in colour.
+
+    Raises:
+        UnreadableImageError: As :func:`pixels`.
+    """
+    shown, values = _viewed(dataset, frame, name)
+    if values is None:
+        return shown, None
     try:
-        values = pixel_array(dataset, index=frame, decoding_plugin=decoder(dataset))
-        colours = str(dataset.PhotometricInterpretation)
-        if colours == "PALETTE COLOR":
-            return _wide_to_eight(apply_color_lut(values, dataset))
-        if values.ndim == 3:
-            return _wide_to_eight(values)
-        shown = _windowed(values, dataset)
+        return shown, greys_of(values, dataset)
     except DAMAGE as error:
         raise UnreadableImageError(name, f"damaged DICOM: {_first_line(error)}") from error
-    return 255 - shown if colours == "MONOCHROME1" else shown
 
 
 def facts(dataset: Dataset, pseudonyms: Pseudonyms) -> DicomFacts:
@@ -159,36 +178,21 @@ def decoder(dataset: Dataset) -> str:
     return "gdcm" if known else ""
 
 
-def stretch(values: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.uint8]:
-    """Map ``low``..``high`` to 0..255, clipped; all zero where the range is empty."""
-    if high <= low:
-        return np.zeros(values.shape, np.uint8)
-    return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255), np.uint8)
-
-
-def _windowed(values: npt.NDArray[np.generic], dataset: Dataset) -> npt.NDArray[np.uint8]:
-    numbers = np.asarray(apply_rescale(values, dataset), np.float64)
-    if dataset.get("VOILUTSequence"):
-        table_bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        return stretch(np.asarray(apply_voi_lut(numbers, dataset), np.float64), 0, 2**table_bits - 1)
-    if _has_window(dataset):
-        shown = np.asarray(apply_voi_lut(numbers, dataset), np.float64)
-        # Values far outside the window come out as the ends of the windowed range.
-        low, high = apply_voi_lut(np.array([-_BEYOND, _BEYOND]), dataset)
-        return stretch(shown, float(low), float(high))
-    inside = numbers
-    if "PixelPaddingValue" in dataset:
-        inside = numbers[values != dataset.PixelPaddingValue]
-    return (
-        stretch(numbers, float(inside.min()), float(inside.max())) if inside.size else stretch(numbers, 0, 0)
-    )
-
-
-def _has_window(dataset: Dataset) -> bool:
-    centre, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
-    first = width[0] if isinstance(width, MultiValue) and width else width
-    exact = str(dataset.get("VOILUTFunction") or "LINEAR") != "LINEAR"
-    return centre is not None and first is not None and float(first) > (0 if exact else 1)
+def _viewed(
+    dataset: Dataset, frame: int, name: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.generic] | None]:
+    """A frame for viewing, and its stored values (H, W) where it is grey."""
+    try:
+        values = pixel_array(dataset, index=frame, decoding_plugin=decoder(dataset))
+        colours = str(dataset.PhotometricInterpretation)
+        if colours == "PALETTE COLOR":
+            return _wide_to_eight(apply_color_lut(values, dataset)), None
+        if values.ndim == 3:
+            return _wide_to_eight(values), None
+        shown = windowed(values, dataset)
+    except DAMAGE as error:
+        raise UnreadableImageError(name, f"damaged DICOM: {_first_line(error)}") from error
+    return (255 - shown if colours == "MONOCHROME1" else shown), values
 
 
 def _wide_to_eight(values: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fedlens.errors import UnreadableImageError
 from fedlens.imaging import dicom
+from fedlens.imaging.greys import stretch
 from fedlens.imaging.manifest import ImageRecord, Manifest
 
 Pixels = npt.NDArray[np.uint8]
@@ -157,6 +158,16 @@ def decode(data: bytes, name: str, frame: int = 0) -> DecodedImage:
     return DecodedImage(np.ascontiguousarray(values, dtype=np.uint8), tuple(notes))
 
 
+def pixel_count(data: bytes, name: str) -> int:
+    """Pixels that :func:`decode` would make of an ordinary image, as its header says; nothing is decoded.
+
+    Raises:
+        UnreadableImageError: Empty, or its header is damaged or of no known format.
+    """
+    width, height = _head(data, name).size
+    return width * height
+
+
 def decode_mask(data: bytes, name: str) -> npt.NDArray[np.bool_]:
     """Decode a mask file's bytes; see ``read_mask``."""
     image, _ = _open(data, name)
@@ -184,19 +195,24 @@ def to_eight_bits(values: npt.NDArray[np.generic]) -> Pixels:
     low, high = float(numbers.min()), float(numbers.max())
     if values.dtype.kind in "iu" and low >= 0 and high < 65536:
         low, high = 0.0, float(2 ** max(8, int(high).bit_length()) - 1)
-    return dicom.stretch(numbers, low, high)
+    return stretch(numbers, low, high)
 
 
-def _open(data: bytes, name: str) -> tuple[Image.Image, list[str]]:
-    """A fully decoded Pillow image and the notes that its container earns."""
+def _head(data: bytes, name: str) -> ImageFile.ImageFile:
+    """A Pillow image whose pixels are still encoded."""
     if not data:
         raise UnreadableImageError(name, "the file is empty")
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
         raise UnreadableImageError(name, _unknown(data)) from error
     except _DAMAGE as error:
         raise UnreadableImageError(name, _reason(error)) from error
+
+
+def _open(data: bytes, name: str) -> tuple[Image.Image, list[str]]:
+    """A fully decoded Pillow image and the notes that its container earns."""
+    image = _head(data, name)
     try:
         notes = _container_notes(image, name)
         if image.format == "PNG":
