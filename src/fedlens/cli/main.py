@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 import fedlens
 from fedlens.cli import (
+    account,
     card,
     compare,
     coordinator,
@@ -25,6 +26,7 @@ from fedlens.cli import (
     status,
     study,
     submit,
+    view,
 )
 from fedlens.cli.output import show_error
 from fedlens.errors import FedLensError
@@ -59,9 +61,9 @@ app = typer.Typer(
     "and see why it decides.",
     epilog=f"Start with: fedlens demo. {_EXIT_CODES}",
 )
-for group in (data, study, hospital, coordinator, pacs):
+for group in (data, study, hospital, coordinator, pacs, account):
     app.add_typer(group.app)
-for module in (run, compare, explain, predict, export, status, report, card, demo, provision, submit):
+for module in (run, compare, explain, predict, view, export, status, report, card, demo, provision, submit):
     module.register(app)
 
 

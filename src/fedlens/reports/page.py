@@ -32,17 +32,25 @@ class Picture:
     dark: str
 
 
-def render(template: str, context: Mapping[str, Any]) -> str:
-    """A page as HTML text; the same context gives the same page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+def environment(*folders: Path) -> jinja2.Environment:
+    """Templates of reports, and those of further folders, which go before.
+
+    All text that enters one is escaped, and a name that nobody filled in is an error.
+    """
+    found = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "points": points, "p_text": p_text, "png": _png_address}
-    page = environment.get_template(template).render(context)
+    found.filters |= {"percent": percent, "points": points, "p_text": p_text, "png": _png_address}
+    return found
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """A page as HTML text; the same context gives the same page."""
+    page = environment().get_template(template).render(context)
     # JSON can bring half a surrogate pair, which no file can hold.
     return page.encode("utf-8", "replace").decode()
 
