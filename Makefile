@@ -9,6 +9,9 @@ BROWSER := 'chromium:chromium fonts-liberation'
 VALIDATOR := dciodvfy:dicom3tools
 ARCHIVE := 'Orthanc:orthanc orthanc-dicomweb'
 
+# Two processes on two cores; a file's tests stay together, since they share what is costly to make.
+PYTEST := -m pytest --numprocesses 2 --dist loadfile
+
 .PHONY: demo test check test-full test-faults format clean
 
 $(STAMP): pyproject.toml constraints.txt
@@ -24,11 +27,11 @@ demo: $(STAMP)
 
 test: check
 	.ci/debian-packages $(BROWSER) $(VALIDATOR)
-	$(BIN)/python -m pytest -m "not full and not faults"
+	$(BIN)/python $(PYTEST) -m "not full and not faults"
 
 test-full: check
 	.ci/debian-packages $(BROWSER) $(VALIDATOR) $(ARCHIVE)
-	$(BIN)/python -m pytest -m "not faults"
+	$(BIN)/python $(PYTEST) -m "not faults"
 
 # Kills, holds and cuts off real processes; alone on two cores it takes ten minutes.
 test-faults: $(STAMP)

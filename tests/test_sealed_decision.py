@@ -36,7 +36,7 @@ from fedlens.protocol.messages import (
 )
 from fedlens.study import Study
 from tests.hospital.explained import CLASSES, SIZE, joined, outlined_images
-from tests.trial_federation import TrialFederation
+from tests.trial_federation import TrialFederation, trial_study
 
 NAMES = "ABCD"
 
@@ -50,17 +50,14 @@ def make_study(
     measures: str = "none",
     **decision: Any,
 ) -> Study:
-    return Study.model_validate(
-        {
-            "name": "s",
-            "data": {"folder": "images"},
-            "preprocess": {"size": SIZE},
-            "training": {"passes": rounds, "batch_size": 8, "device": "cpu", "patience": patience},
-            "federation": {"rounds": rounds, "strategy": strategy},
-            "sealing": {"mode": mode},
-            "explanation": {"measures": measures},
-            "decision": decision,
-        }
+    return trial_study(
+        SIZE,
+        rounds=rounds,
+        mode=mode,
+        patience=patience,
+        strategy=strategy,
+        explanation={"measures": measures},
+        decision=decision,
     )
 
 

@@ -45,24 +45,14 @@ from fedlens.study import Study
 from tests.hospital.explained import CLASSES, SIZE, joined, outlined_images
 from tests.protocol.federation import TASK
 from tests.protocol.federation import Federation as Seals
-from tests.trial_federation import TrialFederation
+from tests.trial_federation import TrialFederation, trial_study
 
 NAMES = "ABCD"
 COST = COLUMNS.index("cost")
 
 
 def make_study(*, rounds: int = 1, mode: str = "auto", patience: int = 0, **explanation: Any) -> Study:
-    return Study.model_validate(
-        {
-            "name": "s",
-            "data": {"folder": "images"},
-            "preprocess": {"size": SIZE},
-            "training": {"passes": rounds, "batch_size": 8, "device": "cpu", "patience": patience},
-            "federation": {"rounds": rounds},
-            "sealing": {"mode": mode},
-            "explanation": explanation,
-        }
-    )
+    return trial_study(SIZE, rounds=rounds, mode=mode, patience=patience, explanation=explanation)
 
 
 class Federation(TrialFederation):

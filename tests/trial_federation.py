@@ -26,6 +26,23 @@ from fedlens.study import Study
 Silent = Callable[[str, str], bool]
 
 
+def trial_study(
+    size: int, *, rounds: int, mode: str, patience: int, strategy: str = "fedavg", **blocks: Any
+) -> Study:
+    """A study of as many passes as rounds; ``blocks`` are further ones of its file."""
+    return Study.model_validate(
+        {
+            "name": "s",
+            "data": {"folder": "images"},
+            "preprocess": {"size": size},
+            "training": {"passes": rounds, "batch_size": 8, "device": "cpu", "patience": patience},
+            "federation": {"rounds": rounds, "strategy": strategy},
+            "sealing": {"mode": mode},
+            **blocks,
+        }
+    )
+
+
 class Unsteady(LocalEngine):
     """An engine in which some hospitals do not answer some kinds of request."""
 

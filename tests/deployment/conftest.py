@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.deployment.in_process import draw_images
 from tests.deployment.running import RunningFederation, free_port, move_to_port, run_tiny, tiny_study
 
 import fedlens
@@ -57,6 +58,14 @@ def dealt(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dealt")
     share_images(tiny_study(images, "dealt"), folder, copy=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images pooled, and dealt into ``machines``; not to be changed."""
+    home = tmp_path_factory.mktemp("drawn")
+    draw_images(home)
+    return home
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from fedlens.protocol.roster import COORDINATOR
 from fedlens.run_folder import MODEL_NAME
 from fedlens.study import Study
 
-from .in_process import NAMES, InProcessCarrier, draw_images, make_kits, make_study
+from .in_process import NAMES, InProcessCarrier, make_kits, make_study
 
 
 class AtTheDesk(Session):
@@ -39,14 +39,6 @@ class AtTheDesk(Session):
     def ask(self, what: str, **asked: Any) -> Answer:
         """As the desk answers."""
         return self._desk.answer(what, asked)
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images pooled and dealt; not to be changed."""
-    home = tmp_path_factory.mktemp("drawn")
-    draw_images(home)
-    return home
 
 
 @pytest.fixture

@@ -43,15 +43,7 @@ from fedlens.protocol.messages import (
 from fedlens.protocol.roster import COORDINATOR, Identity, Roster
 from fedlens.study import Study
 
-from .in_process import CLASSES, NAMES, InProcessCarrier, draw_images, make_kits, make_study, new_key
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every hospital's dealt images, in ``machines``; not to be changed."""
-    home = tmp_path_factory.mktemp("drawn")
-    draw_images(home)
-    return home
+from .in_process import CLASSES, NAMES, InProcessCarrier, make_kits, make_study, new_key
 
 
 @pytest.fixture

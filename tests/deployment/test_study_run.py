@@ -36,7 +36,6 @@ from .in_process import (
     NAMES,
     InProcessCarrier,
     QuickMembership,
-    draw_images,
     make_kits,
     make_study,
     new_key,
@@ -45,14 +44,6 @@ from .in_process import (
 )
 
 PLAIN = {"mode": "off"}
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images pooled and dealt; not to be changed."""
-    home = tmp_path_factory.mktemp("drawn")
-    draw_images(home)
-    return home
 
 
 @pytest.fixture(scope="module")

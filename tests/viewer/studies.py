@@ -55,6 +55,13 @@ def keep_settings(run: Path, **tables: dict[str, Any]) -> Study:
     return study
 
 
+def begun_study(folder: Path) -> Path:
+    """An unsealed study after two of five rounds; returns ``folder``."""
+    keep_settings(folder, compare={"bootstrap": 100})
+    make_arm(folder, until=2)
+    return folder
+
+
 def make_arm(run: Path, arm: str = "federated", *, until: int = ROUNDS, seed: int = 0) -> Path:
     """An arm of four hospitals, begun or gone on with until a round, or to its end; returns its folder."""
     folder = run / f"seed-{seed}" / arm

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.viewer.browser import Watched, faint_texts, nameless, served, sideways
 from tests.viewer.studies import (
+    begun_study,
     keep_settings,
     make_arm,
     make_sealed_arm,
@@ -24,10 +25,7 @@ LOOKS = pytest.mark.parametrize("look", [{}, {"dark": True}, {"phone": True}], i
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """An unsealed study after two of five rounds."""
-    folder = tmp_path / "run"
-    keep_settings(folder, compare={"bootstrap": 100})
-    make_arm(folder, until=2)
-    return folder
+    return begun_study(tmp_path / "run")
 
 
 @pytest.fixture

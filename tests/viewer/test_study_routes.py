@@ -15,6 +15,7 @@ from tests.viewer.guarded import PAGE, visit
 from tests.viewer.studies import (
     EVIL,
     append,
+    begun_study,
     keep_settings,
     make_arm,
     make_troubled_arm,
@@ -30,10 +31,7 @@ LIVE = "/study/live"
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """An unsealed study after two of five rounds."""
-    folder = tmp_path / "run"
-    keep_settings(folder, compare={"bootstrap": 100})
-    make_arm(folder, until=2)
-    return folder
+    return begun_study(tmp_path / "run")
 
 
 @pytest.fixture

@@ -77,7 +77,12 @@ def advise(
     event: Event = {"event": DECISION, "round": final.round, "reason": no_common_network(settings)}
     bundle = None
     if not event["reason"]:
-        bundle = _fitted(settings, gathering, final, state.round, event, progress)
+        try:
+            bundle = _fit(settings, gathering, final, state.round, event, progress)
+        except StoppedError:
+            raise
+        except (RoundError, DataError) as error:
+            event["reason"] = f"{error.what} {error.why}".strip()
     if bundle is not None:
         bundle.save(place)
     history.append(event)
@@ -85,24 +90,6 @@ def advise(
         # Only then does the event stay: a resumed run tries again what came to nothing.
         write_checkpoint(folder, dataclasses.replace(state, events=len(history)))
     return bundle
-
-
-def _fitted(
-    settings: CoordinatorSettings,
-    gathering: Gathering,
-    final: RunState,
-    rounds: int,
-    event: Event,
-    progress: Progress,
-) -> DecisionBundle | None:
-    """What hospitals' sums give; None where they give nothing, and ``event`` is told why."""
-    try:
-        return _fit(settings, gathering, final, rounds, event, progress)
-    except StoppedError:
-        raise
-    except (RoundError, DataError) as error:
-        event["reason"] = f"{error.what} {error.why}".strip()
-        return None
 
 
 def _fit(
@@ -113,6 +100,7 @@ def _fit(
     event: Event,
     progress: Progress,
 ) -> DecisionBundle:
+    """What hospitals' sums give; ``event`` is told what came."""
     asked = (settings.study, rounds, settings.fingerprint, HELD_OUT, final.parameters)
     event["basis"], event["scores"] = {}, {}
     first = basis_step(len(settings.classes), settings.features)
