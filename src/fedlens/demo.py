@@ -96,6 +96,7 @@ class DemoResult:
                 "Open",
                 f"  {report}    the comparison, figures and heat maps",
                 f"  {self.explanations}    heat maps of single images",
+                f"  fedlens view {report.parent}    one case after the other, and the study, in a browser",
                 "Next, with your own images",
                 "  fedlens data import FOLDER --out images",
                 "  fedlens data audit images",

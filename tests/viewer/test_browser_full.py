@@ -141,7 +141,7 @@ def test_a_patient_is_found_and_the_search_lasts_from_case_to_case(watched: Watc
     page.set_input_files("#files", films)  # type: ignore[arg-type]
     expect(page.locator(".sent li a")).to_have_count(2)
     page.keyboard.press("/")
-    page.locator("#text").fill("jane film3")
+    page.locator("#text").fill("quijote film3")
     page.locator("#text").press("Enter")
     expect(page.locator(".rows li")).to_have_count(2)
     page.locator(".rows .open").first.click()
@@ -150,9 +150,9 @@ def test_a_patient_is_found_and_the_search_lasts_from_case_to_case(watched: Watc
     page.keyboard.press("j")
     expect(page.locator("a[rel=next]")).to_have_count(0)
     page.wait_for_selector(".stage[data-state=ready]")
-    assert "jane" not in page.url.lower()
+    assert "quijote" not in page.url.lower()
     page.get_by_role("link", name="List").click()
-    expect(page.locator("#text")).to_have_value("jane film3")
+    expect(page.locator("#text")).to_have_value("quijote film3")
     expect(page.locator(".rows li")).to_have_count(2)
 
 
