@@ -15,8 +15,11 @@ Order = Literal["uncertain", "newest", "title"]
 
 
 def new_case_id() -> str:
-    """22 random characters that may stand in an address: they say nothing of patient, file or image."""
-    return secrets.token_urlsafe(16)
+    """32 random hexadecimal digits, for addresses: they say nothing of patient, file or image.
+
+    Hexadecimal, since a first character such as ``-`` would be defused in a table of reviews.
+    """
+    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True)
