@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from fedlens.decision.bundle import Basis, DecisionBundle, has_bundle, load_bund
 from fedlens.decision.totals import BasisTotals, ScoreTotals
 from fedlens.errors import BadUpdateError, ProtocolError, SettingsError
 from fedlens.hospital.decision import LocalAdvice, feature_count
-from fedlens.hospital.hospital import Hospital, LocalEvaluation
+from fedlens.hospital.hospital import Hospital
 from fedlens.models.checkpoint import Contract, save_checkpoint
 from fedlens.models.registry import build_network
 from fedlens.models.weights import weights_digest
@@ -29,7 +28,6 @@ from fedlens.protocol.messages import (
     AdviceBasis,
     AdviceScores,
     BasisRequest,
-    EvaluateRequest,
     KeysRequest,
     ScoresRequest,
     UnmaskRequest,
@@ -194,12 +192,7 @@ def test_keys_travel_with_the_step_before(tmp_path: Path) -> None:
 
 def test_where_patience_runs_out_the_best_rounds_network_is_advised(tmp_path: Path) -> None:
     federation = Federation(tmp_path, make_study(rounds=9, patience=1))
-
-    def worsening(measure: Callable[[EvaluateRequest], LocalEvaluation]) -> Any:
-        return lambda request: dataclasses.replace(measure(request), loss_sum=float(request.round))
-
-    for hospital in federation.hospitals:
-        hospital.measure = worsening(hospital.measure)  # type: ignore[method-assign]
+    federation.worsen()
     result = federation.run()
     assert (result.reason, result.rounds, result.best_round, result.final_round) == ("patience", 2, 1, 1)
     assert decision(result)["round"] == 1 and result.advice is not None

@@ -21,7 +21,7 @@ from fedlens.coordinator.strategies import make_strategy
 from fedlens.errors import NotEnoughHospitalsError, ProtocolError, RoundError
 from fedlens.home_explanations import HOME_EXPLANATIONS_NAME
 from fedlens.hospital.explanation import LocalExplanation
-from fedlens.hospital.hospital import Hospital, LocalEvaluation
+from fedlens.hospital.hospital import Hospital
 from fedlens.hospital.sealed import SealedHospital
 from fedlens.metrics.explanation import COLUMNS
 from fedlens.metrics.explanation_totals import QualityTotals, figures
@@ -197,12 +197,7 @@ def test_keys_travel_with_the_step_before(tmp_path: Path) -> None:
 
 def test_early_stopping_needs_keys_of_its_own(tmp_path: Path) -> None:
     federation = Federation(tmp_path, make_study(rounds=9, patience=1))
-
-    def worsening(measure: Callable[[EvaluateRequest], LocalEvaluation]) -> Any:
-        return lambda request: dataclasses.replace(measure(request), loss_sum=float(request.round))
-
-    for hospital in federation.hospitals:
-        hospital.measure = worsening(hospital.measure)  # type: ignore[method-assign]
+    federation.worsen()
     result = federation.run()
     assert (result.reason, result.rounds) == ("patience", 2)
     assert len(explained(result)) == 1 and federation.kept("A")[0]["round"] == 2

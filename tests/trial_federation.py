@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from fedlens.coordinator.sealed import SealedGathering
 from fedlens.coordinator.settings import CoordinatorSettings
 from fedlens.engines.engine import Reply
 from fedlens.engines.local import LocalEngine
-from fedlens.hospital.hospital import Hospital
+from fedlens.hospital.hospital import Hospital, LocalEvaluation
 from fedlens.models.fingerprint import fingerprint
 from fedlens.models.network import Network
 from fedlens.models.parameters import buffer_names, norm_names, to_parameters
 from fedlens.progress import Progress
 from fedlens.progress import silent as unheard
 from fedlens.protocol.codec import kind_of
+from fedlens.protocol.messages import EvaluateRequest
 from fedlens.sealing import seal_federation
 from fedlens.study import Study
 
@@ -87,6 +89,15 @@ class TrialFederation:
         if study.sealed(len(hospitals)):
             self.members, self.setup = seal_federation(study, self.hospitals, folder)
         self.engine = Unsteady(self.members)
+
+    def worsen(self) -> None:
+        """Have every hospital's validation loss grow round by round."""
+
+        def worsening(measure: Callable[[EvaluateRequest], LocalEvaluation]) -> Any:
+            return lambda request: dataclasses.replace(measure(request), loss_sum=float(request.round))
+
+        for hospital in self.hospitals:
+            hospital.measure = worsening(hospital.measure)  # type: ignore[method-assign]
 
     def gathering(self) -> Gathering:
         """In the clear or sealed, as the study says."""

@@ -11,7 +11,7 @@ from fedlens.models.fingerprint import fingerprint
 from fedlens.models.registry import build_network
 from fedlens.preparation import prepare
 from fedlens.run_folder import hold_images, keep_study
-from fedlens.study import DataSettings, HospitalSettings, PreprocessSettings, Study
+from fedlens.study import DataSettings, HospitalSettings, ModelSettings, PreprocessSettings, Study
 
 SIZE = 32
 
@@ -32,12 +32,18 @@ def make_run(home: Path, *, images: int = 120) -> Path:
     prepared = prepare(study)
     keep_study(study, run)
     hold_images(run, prepared.manifest)
-    network = build_network(study.model, classes=len(prepared.classes), channels=3, image_size=SIZE, seed=0)
+    return save_untrained(run, prepared.classes)
+
+
+def save_untrained(run: Path, classes: tuple[str, ...]) -> Path:
+    """Put a network with untrained weights into a run folder; returns the folder."""
+    model, settings = ModelSettings(), PreprocessSettings(size=SIZE)
+    network = build_network(model, classes=len(classes), channels=3, image_size=SIZE, seed=0)
     contract = Contract(
-        model=study.model,
-        classes=prepared.classes,
-        preprocess=study.preprocess,
-        preprocess_digest=digest(study.preprocess),
+        model=model,
+        classes=classes,
+        preprocess=settings,
+        preprocess_digest=digest(settings),
         fingerprint=fingerprint(network),
     )
     save_checkpoint(run / "seed-0" / "federated" / "model", network, contract)

@@ -141,8 +141,8 @@ def _looks_like_image(path: Path) -> bool:
     if path.suffix.lower() in IMAGE_SUFFIXES | DICOM_SUFFIXES:
         return True
     # DICOM files often have no ending, or numbers for one.
-    with contextlib.suppress(OSError), path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+    with contextlib.suppress(OSError):
+        return dicom.has_preamble(path)
     return False
 
 

@@ -24,12 +24,8 @@ from fedlens.errors import DataError, ExplanationError, SettingsError
 from fedlens.explain.overlay import overlay
 from fedlens.explain.saliency import SaliencyMap
 from fedlens.imaging import dicom
-from fedlens.imaging.preprocess import digest
-from fedlens.models.checkpoint import Contract, save_checkpoint
-from fedlens.models.fingerprint import fingerprint
-from fedlens.models.registry import build_network
-from fedlens.study import ModelSettings, PreprocessSettings
 from tests.dicom_results.conformance import errors_of
+from tests.untrained_run import save_untrained
 
 WHERE = {"series_uid": "1.2.3", "series_number": 9, "number": 1}
 BUNDLED = [
@@ -216,17 +212,7 @@ def test_codes_and_orientation_keep_to_their_formats() -> None:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run folder with untrained weights."""
-    settings = PreprocessSettings(size=32)
-    network = build_network(ModelSettings(), classes=2, channels=3, image_size=32, seed=0)
-    contract = Contract(
-        model=ModelSettings(),
-        classes=("NORMAL", "PNEUMONIA"),
-        preprocess=settings,
-        preprocess_digest=digest(settings),
-        fingerprint=fingerprint(network),
-    )
-    save_checkpoint(tmp_path / "run" / "seed-0" / "federated" / "model", network, contract)
-    return tmp_path / "run"
+    return save_untrained(tmp_path / "run", ("NORMAL", "PNEUMONIA"))
 
 
 def test_the_command_writes_one_series_of_a_kind_for_a_study(run: Path, tmp_path: Path) -> None:

@@ -16,33 +16,14 @@ from pydicom import Dataset, dcmread
 
 from fedlens.dicom_results.writing import write_results
 from fedlens.errors import PacsError
-from fedlens.imaging.preprocess import digest
-from fedlens.models.checkpoint import Contract, save_checkpoint
-from fedlens.models.fingerprint import fingerprint
-from fedlens.models.registry import build_network
 from fedlens.pacs import dimse, web
 from fedlens.pacs.settings import DimseServer, Wanted, WebServer
-from fedlens.study import ModelSettings, PreprocessSettings
 from tests.pacs import orthanc
+from tests.untrained_run import save_untrained
 
 CLEAR = DimseServer("127.0.0.1", orthanc.DICOM_PORT, orthanc.TITLE, timeout=30)
 MOVING = DimseServer("127.0.0.1", orthanc.DICOM_PORT, orthanc.TITLE, move_port=orthanc.MOVE_PORT, timeout=30)
 WEB = WebServer(f"{orthanc.URL}/dicom-web", orthanc.USER, orthanc.PASSWORD, timeout=30)
-
-
-def network(folder: Path) -> Path:
-    """A run folder with untrained weights."""
-    settings = PreprocessSettings(size=32)
-    made = build_network(ModelSettings(), classes=2, channels=3, image_size=32, seed=0)
-    contract = Contract(
-        model=ModelSettings(),
-        classes=("NORMAL", "PNEUMONIA"),
-        preprocess=settings,
-        preprocess_digest=digest(settings),
-        fingerprint=fingerprint(made),
-    )
-    save_checkpoint(folder / "seed-0" / "federated" / "model", made, contract)
-    return folder
 
 
 def round_trip(folder: Path, images: list[Path]) -> None:
@@ -60,7 +41,9 @@ def round_trip(folder: Path, images: list[Path]) -> None:
     for file in sorted((folder / "pulled").rglob("*.dcm")):
         same(dcmread(file), originals[file.stem])
 
-    written = write_results(network(folder / "run"), [folder / "pulled"], folder / "results")
+    written = write_results(
+        save_untrained(folder / "run", ("NORMAL", "PNEUMONIA")), [folder / "pulled"], folder / "results"
+    )
     results = [file for item in written for file in item.files]
     assert len(written) == len(images)
     assert not web.push(WEB, results[::2]).failed

@@ -17,7 +17,6 @@ from fedlens.dicom_results.segmentation import segmentation
 from fedlens.errors import DataError, SettingsError
 from fedlens.explain.methods import RECOMMENDED
 from fedlens.explaining import explained
-from fedlens.files import whole_file
 from fedlens.imaging import dicom
 from fedlens.imaging.formats import read_bytes
 from fedlens.progress import Progress, silent
@@ -114,7 +113,7 @@ def write_results(
         )
         made = _objects(finding, series, number, fractional)
         predicted, probability = saliency.ranked()[0]
-        paths = tuple(_save(out / f"{kind.lower()}-{number:04d}.dcm", made[kind]) for kind in made)
+        paths = tuple(dicom.save(out / f"{kind.lower()}-{number:04d}.dcm", made[kind]) for kind in made)
         written.append(WrittenResult(image.path, predicted, probability, paths))
     return written
 
@@ -166,9 +165,3 @@ def _files(images: Sequence[Path]) -> list[Path]:
             raise DataError(f"No file in {image} ends in .dcm.")
         found += inside
     return found
-
-
-def _save(path: Path, dataset: Dataset) -> Path:
-    with whole_file(path) as part:
-        dataset.save_as(part, enforce_file_format=True)
-    return path

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from pydicom.uid import (
 )
 
 from fedlens.errors import UnreadableImageError
+from fedlens.files import whole_file
 from fedlens.imaging.greys import Greys, greys_of, stretch, windowed
 from fedlens.imaging.pseudonyms import Pseudonyms
 
@@ -74,6 +76,27 @@ def is_dicom(data: bytes) -> bool:
     """Whether a file starts like DICOM, with the usual preamble or with a bare data set."""
     bare = data[:2] in (b"\x08\x00", b"\x02\x00") and data[3:4] == b"\x00"
     return data[128:132] == b"DICM" or bare
+
+
+def has_preamble(path: Path) -> bool:
+    """Whether a file starts with DICOM's usual preamble, whatever it is called.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def save(path: Path, dataset: Dataset) -> Path:
+    """Write a data set as a file, whole or not at all; returns ``path``.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with whole_file(path) as part:
+        dataset.save_as(part, enforce_file_format=True)
+    return path
 
 
 def parse(data: bytes, name: str) -> Dataset:

@@ -11,7 +11,7 @@ from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 
 from fedlens.errors import DataError, PacsError
-from fedlens.files import whole_file
+from fedlens.imaging import dicom
 from fedlens.pacs.settings import is_uid
 
 _EXAMPLES = 5
@@ -115,11 +115,9 @@ def save_instance(dataset: Dataset, instance: Instance, folder: Path) -> Path:
         raise PacsError(f"The PACS sent {dataset.get('SOPInstanceUID')} for {instance.uid}.")
     path = instance.path(folder)
     try:
-        with whole_file(path) as part:
-            dataset.save_as(part, enforce_file_format=True)
+        return dicom.save(path, dataset)
     except OSError as error:
         raise DataError(f"Cannot write {path}: {error.strerror or error}.") from error
-    return path
 
 
 def missing(instances: Sequence[Instance], report: PullReport) -> list[Instance]:
@@ -156,8 +154,8 @@ def files_to_push(paths: Sequence[Path]) -> list[Path]:
         if not path.exists():
             raise DataError(f"{path} does not exist.")
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.is_file() and _is_dicom(file))
-        elif _is_dicom(path):
+            found += sorted(file for file in path.rglob("*") if file.is_file() and dicom.has_preamble(file))
+        elif dicom.has_preamble(path):
             found.append(path)
         else:
             raise DataError(f"{path} is no DICOM file.", fix="Only whole DICOM files can be pushed.")
@@ -176,11 +174,6 @@ def read_file(path: Path) -> Dataset:
         return dcmread(path)
     except (InvalidDicomError, OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
 
 
 def _failures(failed: Sequence[tuple[str, str]]) -> list[str]:
